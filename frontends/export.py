@@ -1,0 +1,190 @@
+"""The export frontend: a ``torch.export.ExportedProgram`` as a graph and its signature.
+
+The training IR that ``torch.export.export`` gives is imported as it is, without retracing;
+what ``run_decompositions()`` made of it is taken, too. Nothing of the program is changed, and
+no weight is copied: sources share the memory of its state dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.export.graph_signature import (
+    ConstantArgument,
+    CustomObjArgument,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    TokenArgument,
+)
+from torch.utils._pytree import (
+    MappingKey,
+    SequenceKey,
+    TreeSpec,
+    keystr,
+    tree_flatten_with_path,
+    tree_unflatten,
+)
+
+from rewright.errors import FrontendError, UnsupportedError
+from rewright.frontends.autocast import resolve_autocast
+from rewright.frontends.importer import Placeholder, import_fx
+from rewright.frontends.inputs import narrow_ranges
+from rewright.frontends.symbols import SymbolTable
+from rewright.ir.graph import Graph
+from rewright.ir.signature import Argument, Signature
+
+_KINDS = {
+    InputKind.PARAMETER: "parameter",
+    InputKind.BUFFER: "buffer",
+    InputKind.CONSTANT_TENSOR: "constant",
+    InputKind.USER_INPUT: "input",
+}
+
+_MUTATIONS = {
+    OutputKind.BUFFER_MUTATION,
+    OutputKind.PARAMETER_MUTATION,
+    OutputKind.USER_INPUT_MUTATION,
+}
+
+
+def import_exported(
+    program: torch.export.ExportedProgram,
+    inputs: Sequence[Any] | None = None,
+    *,
+    device: str | None = None,
+    name: str = "main",
+) -> tuple[Graph, Signature]:
+    """The graph of an exported program, and how it is called.
+
+    Args:
+        program: what ``torch.export.export`` returned, or ``torch.export.load``.
+        inputs: a :class:`~rewright.frontends.inputs.Input` or an example tensor for each tensor
+            argument; they give the sizes their ranges.
+        device: where to run; by default where the program was exported. Weights are moved.
+        name: the graph's name.
+
+    Raises:
+        FrontendError: `program` is no ExportedProgram.
+        UnsupportedError: it can't be imported; names the op and the user's line.
+        InputError: `inputs` don't fit it.
+    """
+    if not isinstance(program, torch.export.ExportedProgram):
+        raise FrontendError(
+            f"expected a torch.export.ExportedProgram, not {type(program).__name__}",
+            hint="rewright.compile(model, args) exports and compiles in one call",
+        )
+    specs = program.graph_signature.input_specs
+    module = resolve_autocast(program.graph_module)
+    graph = import_fx(
+        module,
+        _placeholders(program, specs),
+        name=name,
+        device=device,
+        symbols=_symbols(program),
+        written=[
+            spec.target if spec.kind in _MUTATIONS else None
+            for spec in program.graph_signature.output_specs
+        ],
+    )
+    signature = _signature(program, specs)
+    if inputs is not None:
+        narrow_ranges(graph, signature, inputs)
+    return graph, signature
+
+
+def _placeholders(
+    program: torch.export.ExportedProgram, specs: Sequence[InputSpec]
+) -> list[Placeholder]:
+    seen: dict[Any, str] = {}
+    placeholders = []
+    for spec in specs:
+        if spec.kind not in _KINDS or isinstance(spec.arg, CustomObjArgument | TokenArgument):
+            raise UnsupportedError(
+                f"the exported program takes {spec.arg.name}, a {spec.kind.name.lower()}",
+                hint="effect tokens and script objects can't be compiled",
+            )
+        if spec.kind is InputKind.USER_INPUT:
+            literal = isinstance(spec.arg, ConstantArgument)
+            placeholders.append(Placeholder(spec.arg.name, "literal" if literal else "input"))
+            continue
+        assert spec.target is not None
+        data = _data(program, spec.target).detach()
+        identity = _identity(data)
+        placeholders.append(
+            Placeholder(spec.target, _KINDS[spec.kind], data, same_as=seen.get(identity))
+        )
+        seen.setdefault(identity, spec.target)
+    return placeholders
+
+
+def _data(program: torch.export.ExportedProgram, name: str) -> torch.Tensor:
+    found = program.state_dict.get(name)
+    if found is None:
+        found = program.constants.get(name)
+    if not isinstance(found, torch.Tensor):
+        raise UnsupportedError(f"the exported program holds no tensor {name}")
+    return found
+
+
+def _identity(data: torch.Tensor) -> Any:
+    """What tells tensors apart: the same memory, seen in the same way."""
+    if data.numel() == 0:
+        return id(data)
+    return data.data_ptr(), data.dtype, tuple(data.shape), data.stride(), str(data.device)
+
+
+def _symbols(program: torch.export.ExportedProgram) -> SymbolTable:
+    hints: dict[Any, Any] = {}
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch._subclasses.FakeTensor) and value.fake_mode.shape_env:
+            env = value.fake_mode.shape_env
+            known = getattr(env, "backed_var_to_val", None) or getattr(env, "var_to_val", {})
+            hints = dict(known)
+            break
+    return SymbolTable(dict(program.range_constraints), hints)
+
+
+def _signature(program: torch.export.ExportedProgram, specs: Sequence[InputSpec]) -> Signature:
+    in_spec, out_spec = program.call_spec.in_spec, program.call_spec.out_spec
+    users = [spec for spec in specs if spec.kind is InputKind.USER_INPUT]
+    names = _forward_names(program)
+    paths = leaf_names(in_spec, names) if in_spec is not None else [s.arg.name for s in users]
+    arguments = []
+    count = 0
+    for spec, path in zip(users, paths, strict=True):
+        if isinstance(spec.arg, ConstantArgument):
+            arguments.append(Argument(path, literal=spec.arg.value))
+        else:
+            arguments.append(Argument(path, input=count))
+            count += 1
+    return Signature(tuple(arguments), in_spec, out_spec, tuple(names))
+
+
+def _forward_names(program: torch.export.ExportedProgram) -> list[str]:
+    root = program.module_call_graph[0].signature if program.module_call_graph else None
+    return list(getattr(root, "forward_arg_names", None) or [])
+
+
+def leaf_names(spec: TreeSpec, names: Sequence[str]) -> list[str]:
+    """The name of every leaf of ``(args, kwargs)``, as a caller would write it: ``past[0].key``.
+
+    Args:
+        spec: the tree of ``(args, kwargs)``.
+        names: the model's forward parameters.
+    """
+    leaves, _ = tree_flatten_with_path(tree_unflatten([0] * spec.num_leaves, spec))
+    found = []
+    for path, _ in leaves:
+        group, key, *rest = path
+        if isinstance(key, MappingKey):
+            first = str(key.key)
+        elif isinstance(key, SequenceKey) and key.idx < len(names):
+            first = names[key.idx]
+        else:
+            first = f"args{keystr((key,))}"
+        found.append(first + keystr(tuple(rest)))
+    return found

@@ -1,0 +1,182 @@
+"""What a user says of the inputs of an exported program: ranges of sizes, typical sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import sympy
+import torch
+
+from rewright.errors import InputError
+from rewright.ir.graph import Graph, SymbolInfo, Value
+from rewright.ir.signature import Argument, Signature
+from rewright.ir.sizes import Range, solve
+from rewright.ir.types import DTYPE_NAMES, TensorType
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return None if value is None else tuple(int(size) for size in value)
+
+
+@attrs.frozen
+class Input:
+    """One input tensor with a range of shapes.
+
+    ``Input(min=(1, 8), opt=(4, 64), max=(32, 512))`` lets both dimensions vary within these
+    bounds; `opt` is the shape to be fastest at. ``Input((4, 64))`` fixes the shape.
+
+    Args:
+        min, opt, max: shapes, all of one rank. A missing `opt` is taken from the export's
+            example; missing bounds stay as exported.
+        dtype: checked against the exported program, if given.
+        name: the argument meant, where inputs are given out of order.
+
+    Raises:
+        InputError: shapes of different ranks, or not ``min <= opt <= max``.
+    """
+
+    min: tuple[int, ...] | None = attrs.field(default=None, converter=_shape)
+    opt: tuple[int, ...] | None = attrs.field(default=None, converter=_shape, kw_only=True)
+    max: tuple[int, ...] | None = attrs.field(default=None, converter=_shape, kw_only=True)
+    dtype: torch.dtype | None = attrs.field(default=None, kw_only=True)
+    name: str | None = attrs.field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if self.min is not None and self.opt is None and self.max is None:
+            object.__setattr__(self, "opt", self.min)
+            object.__setattr__(self, "max", self.min)
+        shapes = [s for s in (self.min, self.opt, self.max) if s is not None]
+        if len({len(shape) for shape in shapes}) > 1:
+            raise InputError(f"min, opt and max have different ranks: {self}")
+        for sizes in zip(*shapes, strict=True):
+            if list(sizes) != sorted(sizes):
+                raise InputError(f"an Input needs min <= opt <= max in every dimension: {self}")
+
+    @classmethod
+    def of(cls, value: Any) -> Input:
+        """`value` as an Input: an Input itself, or a tensor, whose shape is the typical one.
+
+        Raises:
+            InputError: anything else.
+        """
+        if isinstance(value, Input):
+            return value
+        if isinstance(value, torch.Tensor):
+            return cls(opt=tuple(value.shape), dtype=value.dtype)
+        raise InputError(
+            f"inputs must be tensors or rewright.Input, not {type(value).__name__}",
+            hint="for example rewright.Input(min=(1, 8), opt=(4, 64), max=(32, 512))",
+        )
+
+
+def narrow_ranges(graph: Graph, signature: Signature, inputs: Sequence[Any]) -> None:
+    """Sets the ranges of a graph's symbols as `inputs` say.
+
+    Args:
+        graph: an imported graph; its symbol table is changed.
+        signature: names its arguments.
+        inputs: one :class:`Input` or tensor for each tensor argument, in order; those with a
+            name may stand anywhere and be few.
+
+    Raises:
+        InputError: a wrong number, an unknown name, a dtype or size that doesn't fit.
+    """
+    arguments = [a for a in signature.arguments if a.input is not None]
+    for argument, given in _pairs(graph, arguments, [Input.of(item) for item in inputs]):
+        assert argument.input is not None
+        _narrow(graph, graph.inputs[argument.input], argument.name, given)
+
+
+def _pairs(
+    graph: Graph, arguments: list[Argument], inputs: list[Input]
+) -> list[tuple[Argument, Input]]:
+    tensors = [
+        a
+        for a in arguments
+        if a.input is not None and isinstance(graph.inputs[a.input].type, TensorType)
+    ]
+    names = {a.name: a for a in tensors}
+    unnamed = [item for item in inputs if item.name is None]
+    if unnamed and len(unnamed) != len(inputs):
+        raise InputError("name all inputs or none", hint=f"the arguments are {[*names]}")
+    if unnamed and len(inputs) != len(tensors):
+        raise InputError(
+            f"{len(inputs)} inputs are described, the program takes {len(tensors)} tensors",
+            hint=f"describe {[*names]} in this order, or name those you mean with Input(name=...)",
+        )
+    if unnamed:
+        return list(zip(tensors, unnamed, strict=True))
+    for item in inputs:
+        if item.name not in names:
+            from rewright.errors import did_you_mean
+
+            raise InputError(
+                f"the program has no tensor argument {item.name!r}",
+                hint=did_you_mean(item.name or "", names),
+            )
+    return [(names[item.name], item) for item in inputs if item.name is not None]
+
+
+def _narrow(graph: Graph, value: Value, name: str, given: Input) -> None:
+    assert isinstance(value.type, TensorType)
+    if given.dtype is not None and given.dtype != value.type.dtype:
+        raise InputError(
+            f"{name} was exported as {DTYPE_NAMES[value.type.dtype]}, "
+            f"but is described as {DTYPE_NAMES.get(given.dtype, given.dtype)}",
+            hint="export the model with an example of the dtype that it will be called with",
+        )
+    for shape in (given.min, given.opt, given.max):
+        if shape is not None and len(shape) != value.type.rank:
+            raise InputError(f"{name} has {value.type.rank} dimensions, not {len(shape)}: {given}")
+    for at, dim in enumerate(value.type.shape):
+        points = [s[at] if s is not None else None for s in (given.min, given.opt, given.max)]
+        if isinstance(dim, int):
+            _check_static(name, at, dim, points)
+        else:
+            _narrow_dim(graph, name, at, dim, points)
+
+
+def _check_static(name: str, at: int, dim: int, points: list[int | None]) -> None:
+    if any(point is not None and point != dim for point in points):
+        raise InputError(
+            f"dimension {at} of {name} is {dim} in the exported program and can't vary",
+            hint=f"export with dynamic_shapes={{{name!r}: {{{at}: torch.export.Dim.AUTO}}}}",
+        )
+
+
+def _narrow_dim(
+    graph: Graph, name: str, at: int, dim: sympy.Basic, points: list[int | None]
+) -> None:
+    unknown = [s for s in dim.free_symbols]
+    if len(unknown) != 1:
+        raise InputError(f"dimension {at} of {name} is {dim}: give ranges for its parts instead")
+    solved = [None if p is None else solve(dim, unknown[0], p) for p in points]
+    info = graph.symbols[unknown[0]]
+    graph.symbols[unknown[0]] = SymbolInfo(
+        tuple(_within(old, solved, name, at) for old in info.ranges), info.binding, info.dim
+    )
+
+
+def _within(old: Range, points: list[Any], name: str, at: int) -> Range:
+    low, opt, high = points
+    for point in (low, opt, high):
+        if point is not None and old.max is not None and point > old.max:
+            raise InputError(
+                f"dimension {at} of {name} was exported for {old.min} to {old.max}, not {point}",
+                hint="export with a torch.export.Dim of a larger range",
+            )
+        if point is not None and old.min is not None and point < old.min and point > 1:
+            raise InputError(
+                f"dimension {at} of {name} was exported for {old.min} to {old.max}, not {point}",
+                hint="export with a torch.export.Dim of a larger range",
+            )
+    least = old.min if low is None else low
+    most = old.max if high is None else high
+    typical = old.opt if opt is None else opt
+    if typical is not None and (
+        (least is not None and typical < least) or (most is not None and typical > most)
+    ):
+        typical = most if opt is None and most is not None and typical > most else least
+    return Range(least, typical, most)

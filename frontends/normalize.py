@@ -1,0 +1,116 @@
+"""What import makes simpler: torch's many spellings of one pure value become one.
+
+    view, flatten, reshape_as ...             ->  aten.reshape      with every size stated
+    clone, contiguous, detach, dropout(eval)  ->  nothing           values have no memory
+    to, type_as, float ...                    ->  aten._to_copy     or nothing
+    expand_as, expand(-1)                     ->  aten.expand       with every size stated
+
+and what may not be imported at all: training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rewright.errors import UnsupportedError
+from rewright.ir.location import Location
+from rewright.ir.types import TensorType
+
+RESHAPES: Final = frozenset(
+    "aten.view aten._unsafe_view aten.reshape aten.view_as aten.reshape_as aten._reshape_alias "
+    "aten.flatten.using_ints aten.unflatten.int aten.view_copy aten._reshape_copy "
+    "aten.ravel".split()
+)
+"""Ops that keep the elements in order and only state another shape."""
+
+IDENTITIES: Final = frozenset(
+    "aten.clone aten.contiguous aten.detach aten.alias aten.lift aten.lift_fresh "
+    "aten.lift_fresh_copy aten.alias_copy aten.detach_copy aten.resolve_conj aten.resolve_neg "
+    "aten.dropout aten.feature_dropout aten.alpha_dropout aten.feature_alpha_dropout "
+    "aten.positive".split()
+)
+"""Ops that give back the same numbers."""
+
+CASTS: Final = frozenset(
+    "aten.to.dtype aten.to.device aten.to.dtype_layout aten.to.other aten.to.prim_Device "
+    "aten.to.prim_dtype aten.to.prim_other aten._to_copy aten.type_as "
+    "prims.convert_element_type prims.device_put".split()
+)
+"""Ops that change the dtype or the device, or nothing."""
+
+MAY_COPY: Final = frozenset(
+    "aten.reshape aten.reshape_as aten.flatten.using_ints aten.ravel aten.contiguous "
+    "aten.resolve_conj aten.resolve_neg aten.clone".split()
+) | {name for name in CASTS if name.startswith("aten.")}
+"""Ops whose schemas allow a view, but which copy where they must."""
+
+EXPANDS: Final = frozenset("aten.expand aten.expand_as aten.expand_copy".split())
+
+DROPPED: Final = frozenset(
+    "aten._assert_tensor_metadata aten.sym_constrain_range_for_size "
+    "aten.sym_constrain_range".split()
+)
+"""Checks of what types already say."""
+
+_TRAINING: Final[Mapping[str, str]] = {
+    "aten.dropout": "train",
+    "aten.feature_dropout": "train",
+    "aten.alpha_dropout": "train",
+    "aten.feature_alpha_dropout": "train",
+    "aten.native_dropout": "train",
+    "aten.rrelu": "training",
+    "aten.rrelu_": "training",
+    "aten.rrelu_with_noise": "training",
+    "aten.batch_norm": "training",
+    "aten.cudnn_batch_norm": "training",
+    "aten.native_batch_norm": "training",
+    "aten._batch_norm_impl_index": "training",
+    "aten._native_batch_norm_legit": "training",
+    "aten._native_batch_norm_legit_functional": "training",
+    "aten._batch_norm_with_update": "",
+    "aten._batch_norm_with_update_functional": "",
+    "aten._fused_dropout": "",
+    "aten.lstm.input": "train",
+    "aten.gru.input": "train",
+    "aten.rnn_tanh.input": "train",
+    "aten.rnn_relu.input": "train",
+}
+"""The parameter that says "training"; ``""`` where the op exists for nothing else."""
+
+_RECURRENT: Final = ("aten.lstm", "aten.gru", "aten.rnn")
+
+
+def refuse_training(name: str, named: Mapping[str, Any], loc: Location | None) -> None:
+    """Refuses an op that trains: dropout that drops, batch norm that updates its statistics.
+
+    Raises:
+        UnsupportedError: naming the op and the user's line.
+    """
+    flag = _TRAINING.get(name)
+    if flag is None or (flag and not named.get(flag, False)):
+        return
+    if "batch_norm" in name and named.get("running_mean") is None:
+        return  # track_running_stats=False: eval mode, too, takes the batch's own statistics
+    if name.startswith(_RECURRENT) and not named.get("dropout"):
+        return
+    if "dropout" in name and named.get("p") == 0:
+        return
+    what = "updates batch statistics" if "batch_norm" in name else "drops at random"
+    raise UnsupportedError(
+        f"{name} {what}: the model is in training mode",
+        where=loc,
+        hint="call model.eval() before compiling; Rewright compiles inference",
+    )
+
+
+def cast_arguments(old: TensorType, new: TensorType, device: str) -> dict[str, Any]:
+    """The arguments of the ``aten._to_copy`` that leads from one type to another, if any."""
+    arguments: dict[str, Any] = {}
+    if old.dtype != new.dtype:
+        arguments["dtype"] = new.dtype
+    if old.device != new.device:
+        import torch
+
+        arguments["device"] = torch.device(new.device or device)
+    return arguments

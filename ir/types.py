@@ -1,0 +1,147 @@
+"""Types of values: tensors, symbolic scalars, None, and opaque Python objects.
+
+Types are values themselves: frozen, hashable, compared by structure. A tensor type is a dtype
+and a shape, nothing of memory: no strides, no storage, no views.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any, Final, TypeAlias
+
+import attrs
+import torch
+
+from rewright.ir.sizes import Dim, format_expr, free_symbols, simplify
+
+DTYPE_NAMES: Final[dict[torch.dtype, str]] = {
+    torch.float64: "f64",
+    torch.float32: "f32",
+    torch.float16: "f16",
+    torch.bfloat16: "bf16",
+    torch.float8_e4m3fn: "f8e4m3fn",
+    torch.float8_e5m2: "f8e5m2",
+    torch.float8_e4m3fnuz: "f8e4m3fnuz",
+    torch.float8_e5m2fnuz: "f8e5m2fnuz",
+    torch.float8_e8m0fnu: "f8e8m0fnu",
+    torch.float4_e2m1fn_x2: "f4e2m1fnx2",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.int16: "i16",
+    torch.int8: "i8",
+    torch.uint64: "u64",
+    torch.uint32: "u32",
+    torch.uint16: "u16",
+    torch.uint8: "u8",
+    torch.bool: "bool",
+    torch.complex128: "c128",
+    torch.complex64: "c64",
+    torch.complex32: "c32",
+    torch.qint8: "qint8",
+    torch.quint8: "quint8",
+    torch.qint32: "qint32",
+    **{
+        getattr(torch, name): name
+        for name in (
+            *("quint4x2", "quint2x4", "bits1x8", "bits2x4", "bits4x2", "bits8", "bits16"),
+            *(f"{kind}{bits}" for kind in ("int", "uint") for bits in range(1, 8)),
+        )
+    },
+}
+"""How dtypes are spelled in the text of the IR."""
+
+DTYPES: Final[dict[str, torch.dtype]] = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+
+
+@attrs.frozen(slots=False)
+class TensorType:
+    """A tensor of `dtype` and `shape`.
+
+    `device` is None on the program's own device, else the name of the device where it lives.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[Dim, ...] = attrs.field(converter=lambda dims: tuple(simplify(d) for d in dims))
+    device: str | None = None
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions."""
+        return len(self.shape)
+
+    @cached_property
+    def is_static(self) -> bool:
+        """Whether every dimension is a number."""
+        return all(isinstance(dim, int) for dim in self.shape)
+
+    @cached_property
+    def numel(self) -> Dim:
+        """The number of elements; an expression where the shape is symbolic."""
+        return simplify(math.prod(self.shape))  # type: ignore[no-any-return]
+
+    @property
+    def nbytes(self) -> Dim:
+        """The bytes of the elements, one after another."""
+        return simplify(self.numel * self.dtype.itemsize)  # type: ignore[no-any-return]
+
+    @property
+    def is_floating_point(self) -> bool:
+        """Whether the elements are real floating-point numbers."""
+        return self.dtype.is_floating_point
+
+    def __str__(self) -> str:
+        shape = ", ".join(format_expr(dim) for dim in self.shape)
+        place = f" on {self.device}" if self.device else ""
+        return f"{DTYPE_NAMES[self.dtype]}[{shape}]{place}"
+
+
+def _exactly(expr: Any) -> Any:
+    """What tells expressions apart: nan equals itself, and 0.0 is not -0.0."""
+    return repr(expr) if isinstance(expr, float) else expr
+
+
+@attrs.frozen
+class ScalarType:
+    """A Python number of `kind` ``int``, ``float`` or ``bool``.
+
+    `expr` gives its value over the graph's symbols (or the number itself); None is a value
+    that no symbol stands for.
+    """
+
+    kind: str = attrs.field(validator=attrs.validators.in_(("int", "float", "bool")))
+    expr: Any = attrs.field(default=None, converter=simplify, eq=_exactly)
+
+    def __str__(self) -> str:
+        return self.kind if self.expr is None else f"{self.kind}({format_expr(self.expr)})"
+
+
+@attrs.frozen
+class NoneType:
+    """The type of None."""
+
+    def __str__(self) -> str:
+        return "none"
+
+
+@attrs.frozen
+class OpaqueType:
+    """A Python object that only torch understands (a packed weight, a string list ...)."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"object<{self.name}>"
+
+
+Type: TypeAlias = "TensorType | ScalarType | NoneType | OpaqueType"
+
+
+def type_symbols(value_type: Type) -> set[Any]:
+    """The symbols that `value_type` mentions."""
+    match value_type:
+        case TensorType():
+            return free_symbols(value_type.shape)
+        case ScalarType():
+            return free_symbols([value_type.expr])
+    return set()

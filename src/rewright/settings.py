@@ -1,0 +1,263 @@
+"""What a compile may be told: one frozen class, every field documented where it is declared.
+
+Nothing here is global and nothing is ignored: an unknown name, an illegal value or two settings
+that contradict each other raise :class:`~rewright.errors.SettingsError`. A setting stands here
+only once the compiler honours it.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias, final
+
+import attrs
+
+from rewright.errors import SettingsError, did_you_mean
+
+__all__ = ["Options", "SettingRow", "Settings"]
+
+Scalar: TypeAlias = bool | int | float | str | None
+
+
+@final
+class Options(Mapping[str, Scalar]):
+    """An immutable mapping from names to plain values: hashable, ordered by name, picklable."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, Scalar] = MappingProxyType({})) -> None:
+        self._items = {name: items[name] for name in sorted(items)}
+
+    def __getitem__(self, name: str) -> Scalar:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
+@attrs.frozen
+class SettingRow:
+    """One setting, described as a row of a table.
+
+    ``legal`` says which values are legal: the choices, or words.
+    """
+
+    name: str
+    default: str
+    legal: str
+    doc: str
+
+
+def _illegal(name: str, value: object, legal: str) -> SettingsError:
+    return SettingsError(
+        f"{value!r} is not a legal value of the setting {name!r}",
+        setting=name,
+        hint=f"legal values: {legal}",
+    )
+
+
+def _choice(*choices: str, default: str, doc: str) -> Any:
+    """A setting that is one of a few words."""
+    legal = ", ".join(map(repr, choices))
+
+    def check(_: "Settings", attribute: "attrs.Attribute[str]", value: object) -> None:
+        if not isinstance(value, str) or value not in choices:
+            raise _illegal(attribute.name, value, legal)
+
+    return attrs.field(default=default, validator=check, metadata={"legal": legal, "doc": doc})
+
+
+def _value(
+    *,
+    default: Any,
+    legal: str,
+    doc: str,
+    converter: Callable[[Any], Any],
+) -> Any:
+    """A setting that `converter` checks and brings into its canonical form."""
+    return attrs.field(default=default, converter=converter, metadata={"legal": legal, "doc": doc})
+
+
+_DEVICE = "None, 'cpu', 'cuda', 'cuda:N', or such a torch.device"
+_INDUCTOR_OPTIONS = "a mapping from names of torch._inductor.config to plain values"
+
+
+def _device(value: object) -> str | None:
+    """The canonical text of a device. torch is not imported: ``str(torch.device)`` is text."""
+    if value is None:
+        return None
+    text = str(value)
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise _illegal("device", value, _DEVICE)
+    return text
+
+
+def _inductor_options(value: object) -> Options:
+    """The options as plain values, their names known to the installed Inductor."""
+    if isinstance(value, Options):
+        return value
+    if not isinstance(value, Mapping):
+        raise _illegal("inductor_options", value, _INDUCTOR_OPTIONS)
+    if value:
+        from torch._inductor import list_options
+
+        known = list_options()
+        for name, option in value.items():
+            if name not in known:
+                raise SettingsError(
+                    f"Inductor has no option {name!r}",
+                    setting="inductor_options",
+                    hint=did_you_mean(str(name), known),
+                )
+            if not isinstance(option, Scalar):
+                raise SettingsError(
+                    f"the Inductor option {name!r} has the value {option!r}",
+                    setting="inductor_options",
+                    hint="bool, int, float, str and None can be given here",
+                )
+    return Options(value)
+
+
+# What each `mode` of torch.compile stands for. The Inductor options are torch's own.
+_MODES: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {
+        "default": {},
+        "reduce-overhead": {
+            "torch_backend": "inductor",
+            "inductor_options": {"triton.cudagraphs": True},
+        },
+        "max-autotune-no-cudagraphs": {
+            "torch_backend": "inductor",
+            "inductor_options": {"max_autotune": True, "coordinate_descent_tuning": True},
+        },
+        "max-autotune": {
+            "torch_backend": "inductor",
+            "inductor_options": {
+                "max_autotune": True,
+                "triton.cudagraphs": True,
+                "coordinate_descent_tuning": True,
+            },
+        },
+    }
+)
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The settings of one compile. Immutable, hashable, and all keywords.
+
+    ``attrs.evolve(settings, target="cpu")`` gives a changed copy, checked like a new one.
+    The fields and their legal values: ``rewright settings``, or :meth:`describe`.
+    """
+
+    torch_backend: Literal["eager", "inductor"] = _choice(
+        "eager",
+        "inductor",
+        default="eager",
+        doc="What runs the parts that stay in Torch: generated straight-line Python that calls "
+        "the operators one by one, or code compiled by Inductor.",
+    )
+    device: str | None = _value(
+        default=None,
+        legal=_DEVICE,
+        converter=_device,
+        doc="The device to run on. None: the one that the program was captured on. "
+        "Another one moves the program's constants and device arguments there.",
+    )
+    target: Literal["auto", "cpu", "cuda"] = _choice(
+        "auto",
+        "cpu",
+        "cuda",
+        default="auto",
+        doc="What to compile for: it selects the pipeline and the backends. "
+        "'auto' follows the program's device.",
+    )
+    on_error: Literal["eager", "raise"] = _choice(
+        "eager",
+        "raise",
+        default="eager",
+        doc="What torch.compile(backend='rewright') does with a graph that fails to compile: "
+        "run it in eager mode after one warning, or raise. Ahead-of-time compiles always raise.",
+    )
+    inductor_options: Options = _value(  # noqa: RUF009 - an attrs.field, of an immutable default
+        default=Options(),
+        legal=_INDUCTOR_OPTIONS,
+        converter=_inductor_options,
+        doc="Options for Inductor, for this compile only. Needs torch_backend='inductor'.",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        if self.inductor_options and self.torch_backend != "inductor":
+            raise SettingsError(
+                f"inductor_options are given, but torch_backend is {self.torch_backend!r}",
+                setting="inductor_options",
+                hint="set torch_backend='inductor', or leave inductor_options out",
+            )
+        if self.device and self.target not in ("auto", self.device.partition(":")[0]):
+            raise SettingsError(
+                f"target is {self.target!r}, but device is {self.device!r}",
+                setting="target",
+                hint="leave target out: 'auto' follows the device",
+            )
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> "Settings":
+        """The settings that ``options`` gives by name, the rest at their defaults.
+
+        Raises:
+            SettingsError: for an unknown name, with the nearest known one; for an illegal value.
+        """
+        known = [field.name for field in attrs.fields(cls)]
+        for name in options:
+            if name not in known:
+                raise SettingsError(
+                    f"there is no setting {name!r}",
+                    setting=str(name),
+                    hint=did_you_mean(str(name), known),
+                )
+        return cls(**options)
+
+    @classmethod
+    def from_mode(cls, mode: str) -> "Settings":
+        """The settings that a ``mode`` of torch.compile stands for.
+
+        =============================  ================  =====================================
+        mode                           torch_backend     inductor_options
+        =============================  ================  =====================================
+        default                        eager             none
+        reduce-overhead                inductor          CUDA graphs
+        max-autotune-no-cudagraphs     inductor          autotuning
+        max-autotune                   inductor          autotuning and CUDA graphs
+        =============================  ================  =====================================
+
+        Raises:
+            SettingsError: for another mode.
+        """
+        if mode not in _MODES:
+            raise SettingsError(
+                f"there is no mode {mode!r}", setting="mode", hint=did_you_mean(str(mode), _MODES)
+            )
+        return cls.from_options(_MODES[mode])
+
+    @classmethod
+    def describe(cls) -> tuple[SettingRow, ...]:
+        """Each setting, in the order of declaration: what the docs and the CLI show."""
+        return tuple(
+            SettingRow(
+                name=field.name,
+                default=repr(field.default),
+                legal=field.metadata["legal"],
+                doc=field.metadata["doc"],
+            )
+            for field in attrs.fields(cls)
+        )
