@@ -142,8 +142,8 @@ def _symbols(program: torch.export.ExportedProgram) -> SymbolTable:
         value = node.meta.get("val")
         if isinstance(value, torch._subclasses.FakeTensor) and value.fake_mode.shape_env:
             env = value.fake_mode.shape_env
-            known = getattr(env, "backed_var_to_val", None) or getattr(env, "var_to_val", {})
-            hints = dict(known)
+            name = "backed_var_to_val" if hasattr(env, "backed_var_to_val") else "var_to_val"
+            hints = dict(getattr(env, name))
             break
     return SymbolTable(dict(program.range_constraints), hints)
 

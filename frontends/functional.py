@@ -25,7 +25,7 @@ class Emit(Protocol):
     """Adds a node to the graph being imported, its types inferred unless they are given."""
 
     def __call__(
-        self, op: str | Op, *args: Any, types: tuple[Type, ...] | None = None, **kwargs: Any
+        self, op: str | Op, /, *args: Any, types: tuple[Type, ...] | None = None, **kwargs: Any
     ) -> Any: ...
 
 
@@ -97,10 +97,6 @@ class Alias:
             self._value = _apply(self.view, self.parent.read(emit), emit)
             self._version = self.storage.version
         return self._value
-
-    def remember(self, value: Value) -> None:
-        """Notes that this alias has been read just now, and gave `value`."""
-        self._value, self._version = value, self.storage.version
 
     def write(self, value: Value, emit: Emit) -> None:
         """Makes `value` what this alias, and so its storage, holds.

@@ -191,5 +191,3 @@ def _triton(importer: Importer, node: torch.fx.Node) -> None:
     results = importer.insert(op, named, types, tuple(str(name) for name in mutated))
     for alias, value in zip(written, results, strict=True):
         alias.write(value, importer.emit)
-
-

@@ -41,7 +41,14 @@ from rewright.ir.builder import make_node
 from rewright.ir.graph import Constant, Graph, Value
 from rewright.ir.location import Location
 from rewright.ir.ops import Op, Trait, get_op, op_name
-from rewright.ir.types import NoneType, OpaqueType, ScalarType, TensorType, Type
+from rewright.ir.types import (
+    NoneType,
+    OpaqueType,
+    ScalarType,
+    TensorType,
+    Type,
+    type_of_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,7 +248,7 @@ class Importer:
             return item
         if isinstance(item, Value):
             return item
-        return self.emit("rw.scalar", value=item)
+        return self.emit("rw.scalar", value=item, types=(type_of_number(item),))
 
     # -- nodes
 
@@ -306,7 +313,9 @@ class Importer:
         """A value or size of the graph around this region, as an explicit input of the region."""
         if outer not in self.extra:
             kind = outer.type if isinstance(outer, Value) else ScalarType("int", outer)
-            self.extra[outer] = self.graph.add_input(kind, "" if isinstance(outer, Value) else str(outer))
+            self.extra[outer] = self.graph.add_input(
+                kind, "" if isinstance(outer, Value) else str(outer)
+            )
         return self.extra[outer]
 
     def child(self, graph: Graph) -> Importer:
@@ -366,10 +375,14 @@ class Importer:
         op = get_op(target)
         if op.name in normalize.DROPPED:
             return None
+        if op.name == "aten._assert_scalar" and self.entry(node.args[0]) is True:
+            return None
         entries = op.bind(
             [self.entry(a) for a in node.args],
             {k: self.entry(a) for k, a in node.kwargs.items()},
         )
+        if op.name.startswith("aten."):
+            entries = normalize.without_memory(entries)
         normalize.refuse_training(op.name, entries, self.loc)
         if target._schema.is_mutable:
             return mutation.run(self, op, entries, value)
@@ -478,6 +491,7 @@ class Importer:
     def emit(
         self,
         op: str | Op,
+        /,
         *args: Any,
         types: tuple[Type, ...] | None = None,
         hint: str = "",
@@ -585,9 +599,7 @@ def refuse_layout(value: torch.Tensor, name: str) -> None:
 def _returned(module: torch.fx.GraphModule) -> list[Any]:
     """Torch's metadata of what `module` returns, flat."""
     returned = next(n for n in module.graph.nodes if n.op == "output").args[0]
-    return [
-        n.meta.get("val") if isinstance(n, torch.fx.Node) else n for n in tree_leaves(returned)
-    ]
+    return [n.meta.get("val") if isinstance(n, torch.fx.Node) else n for n in tree_leaves(returned)]
 
 
 def contiguous_strides(shape: Sequence[Any]) -> tuple[Any, ...]:

@@ -61,7 +61,7 @@ def clean_path(path: str) -> str:
     ``L['self']._modules['layers']._modules['0'].attn`` is ``layers.0.attn``.
     """
     path = _STEP.sub(r".\g<name>", path)
-    path = re.sub(r"^L\['(?:self|fn|mod|module)'\]", "", path)
-    path = re.sub(r"^L\['([^']+)'\]", r"\1", path)
+    path = re.sub(r"^[LG]\['(?:self|fn|mod|module)'\]", "", path)
+    path = re.sub(r"^[LG]\['([^']+)'\]", r"\1", path)
     path = re.sub(r"\[['\"]?([^'\"\]]+)['\"]?\]", r".\1", path)
     return re.sub(r"\.+", ".", path).strip(".")

@@ -1,9 +1,9 @@
 """In-place ops at import: the pure op that computes the new value, then a write to the alias.
 
-    add_(x, y)            ->  x = aten.add.Tensor(x, y)
-    add(x, y, out=o)      ->  o = aten.add.Tensor(x, y)
-    copy_(x, y)           ->  x = y                 (cast and expanded to x's type)
-    mylib.op_(x, ...)     ->  ..., x = rw.functional.mylib.op_(x, ...)
+add_(x, y)            ->  x = aten.add.Tensor(x, y)
+add(x, y, out=o)      ->  o = aten.add.Tensor(x, y)
+copy_(x, y)           ->  x = y                 (cast and expanded to x's type)
+mylib.op_(x, ...)     ->  ..., x = rw.functional.mylib.op_(x, ...)
 """
 
 from __future__ import annotations
@@ -91,10 +91,11 @@ def _rename(importer: Importer, op: Op, entries: dict[str, Any], value: torch.Te
     old = alias.read(importer.emit)
     types = (importer.type_of(value),)
     result = importer.insert(pure, {"self": old, **rest}, types)[0]
-    before = Alias(alias.storage, alias.parent, alias.view, old, alias.storage.version)
-    alias.parent, alias.view = before, View(pure, rest, "self", types)
-    alias.remember(result)
-    return alias
+    renamed = alias.derive(View(pure, rest, "self", types), result)
+    for node, entry in importer.env.items():
+        if entry is alias:
+            importer.env[node] = renamed
+    return renamed
 
 
 def _functional(importer: Importer, op: Op, entries: dict[str, Any], value: Any) -> Any:
@@ -142,7 +143,10 @@ def pure_counterpart(target: OpOverload) -> Op | None:
     """The op that computes what `target` writes: ``aten.add.Tensor`` for ``aten.add_.Tensor``."""
     schema = target._schema
     namespace, _, name = schema.name.partition("::")
-    known = _SPELLED.get(f"{namespace}.{name}" + ("" if target._overloadname == "default" else f".{target._overloadname}"))
+    known = _SPELLED.get(
+        f"{namespace}.{name}"
+        + ("" if target._overloadname == "default" else f".{target._overloadname}")
+    )
     if known is not None:
         return get_op(known)
     if namespace != "aten":

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import torch
+
 from rewright.errors import UnsupportedError
 from rewright.ir.location import Location
 from rewright.ir.types import TensorType
@@ -52,6 +54,26 @@ DROPPED: Final = frozenset(
     "aten.sym_constrain_range".split()
 )
 """Checks of what types already say."""
+
+_OF_MEMORY: Final = {
+    "pin_memory": None,
+    "memory_format": None,
+    "non_blocking": None,
+    "cudnn_enable": None,
+    "layout": torch.strided,
+}
+"""Arguments that say where and how memory lies, not what it holds: they mean nothing to a value.
+Those of another value than the one given (None: any) are kept."""
+
+
+def without_memory(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an ATen op without those about memory."""
+    return {
+        name: entry
+        for name, entry in entries.items()
+        if name not in _OF_MEMORY or (_OF_MEMORY[name] is not None and entry != _OF_MEMORY[name])
+    }
+
 
 _TRAINING: Final[Mapping[str, str]] = {
     "aten.dropout": "train",
@@ -110,7 +132,5 @@ def cast_arguments(old: TensorType, new: TensorType, device: str) -> dict[str, A
     if old.dtype != new.dtype:
         arguments["dtype"] = new.dtype
     if old.device != new.device:
-        import torch
-
         arguments["device"] = torch.device(new.device or device)
     return arguments

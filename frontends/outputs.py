@@ -19,7 +19,7 @@ def result_specs(
         strides: eager's strides where they are not contiguous, else None.
     """
     return tuple(
-        _spec(entries[: at], entry, strides[at]) if isinstance(entry, Alias) else ResultSpec()
+        _spec(entries[:at], entry, strides[at]) if isinstance(entry, Alias) else ResultSpec()
         for at, entry in enumerate(entries)
     )
 
@@ -28,13 +28,18 @@ def _spec(earlier: Sequence[Any], entry: Alias, strides: tuple[Any, ...] | None)
     steps = entry.steps()
     if entry.storage.origin is not None:
         return ResultSpec(strides, entry.storage.origin, _chain(steps))
-    for number, other in enumerate(earlier):
-        if isinstance(other, Alias) and other.storage is entry.storage:
-            shared = other.steps()
-            if steps[: len(shared)] == shared:
-                return ResultSpec(strides, number, _chain(steps[len(shared) :]))
-            return ResultSpec(strides, shares=number)
-    return ResultSpec(strides)
+    mates = [
+        (number, other.steps())
+        for number, other in enumerate(earlier)
+        if isinstance(other, Alias) and other.storage is entry.storage
+    ]
+    if not mates:
+        return ResultSpec(strides)
+    above = [(n, path) for n, path in mates if steps[: len(path)] == path]
+    if above:
+        number, path = max(above, key=lambda mate: len(mate[1]))
+        return ResultSpec(strides, number, _chain(steps[len(path) :]))
+    return ResultSpec(strides, shares=mates[0][0])
 
 
 def _chain(steps: Sequence[View]) -> tuple[ViewStep, ...]:

@@ -90,14 +90,17 @@ class SymbolTable:
 def _letter(old: sympy.Symbol) -> str:
     if not old.is_integer:
         return "f"
-    return "u" if str(old).startswith("u") else "s"
+    # An int that a caller passes may be negative; torch calls it s<n>, too, like a size.
+    return "s" if old.is_nonnegative else "u"
 
 
 def _finite(bound: Any) -> int | None:
     """An interval's bound as an int; None where it is infinite or no integer."""
-    try:
+    if isinstance(bound, int):
+        number = bound
+    elif isinstance(bound, sympy.Integer):
         number = int(bound)
-    except (OverflowError, TypeError, ValueError):
+    else:
         return None
     return number if abs(number) < 2**62 else None
 

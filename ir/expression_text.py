@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import sympy
@@ -39,6 +40,11 @@ def format_expr(expr: Any) -> str:
     Raises:
         ValueError: it uses a function that has no name here.
     """
+    return _format_symbolic(expr) if isinstance(expr, sympy.Basic) else _format(expr, _OR)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _format_symbolic(expr: sympy.Basic) -> str:
     return _format(expr, _OR)
 
 

@@ -20,7 +20,7 @@ from rewright.errors import VerificationError
 from rewright.ir.attributes import Attributes, Operand, RegionRef, leaves, map_leaves
 from rewright.ir.location import Location
 from rewright.ir.sizes import Range
-from rewright.ir.types import Type
+from rewright.ir.types import Type, size_at
 
 if TYPE_CHECKING:
     import torch
@@ -158,6 +158,11 @@ class SymbolInfo:
     ranges: tuple[Range, ...]
     binding: Value
     dim: int | None
+
+    @property
+    def equation(self) -> Any:
+        """The left side of the equation; None where the type of `binding` has no such size."""
+        return size_at(self.binding.type, self.dim)
 
 
 @attrs.frozen
@@ -524,9 +529,7 @@ class Graph:
     @property
     def writebacks(self) -> tuple[tuple[Value, Value], ...]:
         """Pairs of an input or constant and the value that is written into it at the end."""
-        return tuple(
-            zip(self.targets, self.terminator.operands[len(self.outputs) :], strict=True)
-        )
+        return tuple(zip(self.targets, self.terminator.operands[len(self.outputs) :], strict=True))
 
     def set_outputs(
         self,

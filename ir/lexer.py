@@ -7,24 +7,25 @@ by line, as the one that ends a node's line gives the node's location.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rewright.errors import ParseError
 
 _TOKEN: Final = re.compile(
     r"""
-    (?P<space>[ \t\r\f]+)
-  | (?P<comment>\#.*)
-  | (?P<value>%\w+(?:\.\w+)*)
-  | (?P<constant>@(?:\w+(?:\.\w+)*|"(?:[^"\\]|\\.)*"))
-  | (?P<region>\^(?:\w+(?:\.\w+)*|"(?:[^"\\]|\\.)*"))
-  | (?P<object>object<[^<>]*>)
-  | (?P<word>[A-Za-z_]\w*(?:\.\w+)*)
-  | (?P<float>\d+\.(?!\.)\d*(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+)
-  | (?P<int>\d+)
-  | (?P<string>"(?:[^"\\]|\\.)*")
-  | (?P<sign>\|>|->|\.\.|//|\*\*|==|!=|<=|>=|[-+*/<>(){}\[\],:=])
-  | (?P<bad>.)
+    [ \t\r\f]*
+    (?: (?P<value>%\w+)
+    |   (?P<sign>\|>|->|\.\.|//|\*\*|==|!=|<=|>=|[-+*/<>(){}\[\],:=])
+    |   (?P<float>\d+\.(?!\.)\d*(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+)
+    |   (?P<int>\d+)
+    |   (?P<object>object<[^<>]*>)
+    |   (?P<word>[A-Za-z_]\w*(?:\.\w+)*)
+    |   (?P<constant>@(?:\w+(?:\.\w+)*|"(?:[^"\\]|\\.)*"))
+    |   (?P<comment>\#.*)
+    |   (?P<string>"(?:[^"\\]|\\.)*")
+    |   (?P<region>\^(?:\w+(?:\.\w+)*|"(?:[^"\\]|\\.)*"))
+    |   (?P<bad>[^ \t\r\f])
+    )
     """,
     re.VERBOSE | re.ASCII,
 )
@@ -55,42 +56,72 @@ class Token(NamedTuple):
 
 
 class Tokens:
-    """The tokens of a text, and the place up to which they have been read."""
+    """The tokens of a text, and the place up to which they have been read.
+
+    Lines are cut into tokens when they are come to, and :meth:`forget` lets go of what was read,
+    so that a long text is never held as a million tokens.
+
+    Attributes:
+        filename: where the text comes from, for errors.
+        lines: the lines of the text.
+        comments: the comments that end lines, by the number of the line.
+        known: what has been read from pieces of the text, by their spelling.
+        at: the number of the next token; assign an earlier one to read again from there.
+    """
 
     def __init__(self, text: str, filename: str | None = None) -> None:
         self.filename = filename
         self.lines = text.split("\n")
         self.comments: dict[int, Token] = {}
+        self.known: dict[tuple[str, ...], Any] = {}
         self.at = 0
         self._tokens: list[Token] = []
-        for number, line in enumerate(self.lines, 1):
-            self._scan(line, number)
-        last = max((n for n, line in enumerate(self.lines, 1) if line.strip()), default=1)
-        end = Token("end", "", last, len(self.lines[last - 1].rstrip()) + 1)
-        self._tokens += [end] * 3  # so that looking ahead needs no check
+        self._scanned = 0
 
-    def _scan(self, line: str, number: int) -> None:
-        for found in _TOKEN.finditer(line):
-            kind = found.lastgroup
-            if kind == "space":
-                continue
-            assert kind is not None
-            token = Token(kind, found.group(), number, found.start() + 1)
-            if kind == "comment":
-                self.comments[number] = token
-            else:
-                self._tokens.append(token)
+    def _scan(self) -> None:
+        """Adds the tokens of the next line that has any, or an ``end``."""
+        before = len(self._tokens)
+        while len(self._tokens) == before:
+            if self._scanned == len(self.lines):
+                self._tokens.append(self._end())
+                return
+            line = self.lines[self._scanned]
+            self._scanned += 1
+            for found in _TOKEN.finditer(line):
+                kind = found.lastgroup
+                assert kind is not None
+                token = Token(kind, found[kind], self._scanned, found.start(kind) + 1)
+                if kind == "comment":
+                    self.comments[self._scanned] = token
+                else:
+                    self._tokens.append(token)
+
+    def _end(self) -> Token:
+        number = max((n for n, line in enumerate(self.lines, 1) if line.strip()), default=1)
+        return Token("end", "", number, len(self.lines[number - 1].rstrip()) + 1)
+
+    def forget(self) -> None:
+        """Lets go of all tokens that have been read but the last, and of their comments."""
+        if self.at > 1:
+            del self._tokens[: self.at - 1]
+            self.at = 1
+            for number in [n for n in self.comments if n <= self.last.line]:
+                del self.comments[number]
 
     # -- reading
 
     @property
     def next(self) -> Token:
         """The token that is read next; its kind is ``end`` after the last."""
+        if self.at >= len(self._tokens):
+            self._scan()
         return self._tokens[self.at]
 
     @property
     def after_next(self) -> Token:
         """The token after the next."""
+        while self.at + 1 >= len(self._tokens):
+            self._scan()
         return self._tokens[self.at + 1]
 
     @property
@@ -98,16 +129,26 @@ class Tokens:
         """The token that was read last."""
         return self._tokens[self.at - 1]
 
+    def ahead(self, end: str) -> tuple[str, ...]:
+        """The spelling of what comes next, up to the first token `end` of its line and with it."""
+        spelled = []
+        first = self.next
+        for token in self._tokens[self.at :]:
+            spelled.append(token.text)
+            if token.text == end or token.line != first.line:
+                break
+        return tuple(spelled)
+
     def take(self) -> Token:
         """Reads the next token, whatever it is."""
-        token = self._tokens[self.at]
+        token = self.next
         if token.kind != "end":
             self.at += 1
         return token
 
     def accept(self, text: str) -> bool:
         """Reads the next token if it is spelled `text`."""
-        if self._tokens[self.at].text == text:
+        if self.next.text == text:
             self.at += 1
             return True
         return False
@@ -118,7 +159,7 @@ class Tokens:
         Raises:
             ParseError: it is not; `why` says more, ``to close ...``.
         """
-        if self._tokens[self.at].text != text:
+        if self.next.text != text:
             raise self.unexpected(f"{text!r}{why and ' '}{why}")
         return self.take()
 
@@ -128,7 +169,7 @@ class Tokens:
         Raises:
             ParseError: it is not; `what` says what was expected instead of the kind's own name.
         """
-        if self._tokens[self.at].kind != kind:
+        if self.next.kind != kind:
             raise self.unexpected(what or _KINDS[kind])
         return self.take()
 

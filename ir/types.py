@@ -7,13 +7,17 @@ and a shape, nothing of memory: no strides, no storage, no views.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import attrs
+import sympy
 import torch
+from sympy.core.relational import Relational
+from sympy.logic.boolalg import BooleanFunction
 
-from rewright.ir.sizes import Dim, format_expr, free_symbols, simplify
+from rewright.ir.sizes import Dim, format_expr, free_symbols, simplify, substitute
 
 DTYPE_NAMES: Final[dict[torch.dtype, str]] = {
     torch.float64: "f64",
@@ -145,3 +149,53 @@ def type_symbols(value_type: Type) -> set[Any]:
         case ScalarType():
             return free_symbols([value_type.expr])
     return set()
+
+
+def size_at(value_type: Type, dim: int | None) -> Any:
+    """Dimension `dim` of a tensor type, or (for None) what a scalar type is; None without one."""
+    match value_type:
+        case ScalarType(expr=expr) if dim is None:
+            return expr
+        case TensorType(shape=shape) if dim is not None and dim < len(shape):
+            return shape[dim]
+    return None
+
+
+def kind_of(expr: sympy.Basic) -> str:
+    """What Python number an expression gives: ``int``, ``float`` or ``bool``."""
+    if isinstance(expr, Relational | BooleanFunction):  # not Boolean: that is every symbol
+        return "bool"
+    if expr.is_integer:
+        return "int"
+    parts = sympy.preorder_traversal(expr)
+    return "float" if any(_is_float(part) for part in parts) else "int"
+
+
+def _is_float(part: sympy.Basic) -> bool:
+    if isinstance(part, sympy.Symbol):
+        return not part.is_integer
+    return isinstance(part, sympy.Float) or type(part).__name__.startswith(_FLOAT_FUNCTIONS)
+
+
+_FLOAT_FUNCTIONS: Final = ("ToFloat", "IntTrueDiv", "FloatTrueDiv", "FloatPow", "OpaqueUnaryFn")
+
+
+def type_of_number(value: Any) -> Type:
+    """The type of a Python number, size expression, string or None as a value of the graph."""
+    if value is None:
+        return NoneType()
+    if isinstance(value, bool | int | float):
+        return ScalarType(type(value).__name__, value)
+    if isinstance(value, sympy.Basic):
+        return ScalarType(kind_of(value), value)
+    return OpaqueType(type(value).__name__)
+
+
+def substitute_type(value_type: Type, values: Mapping[Any, Any]) -> Type:
+    """`value_type` with symbols replaced by expressions."""
+    match value_type:
+        case TensorType(dtype, shape, device):
+            return TensorType(dtype, tuple(substitute(dim, values) for dim in shape), device)
+        case ScalarType(kind, expr):
+            return ScalarType(kind, substitute(expr, values))
+    return value_type

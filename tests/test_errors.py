@@ -26,6 +26,12 @@ CLASSES = [
     if inspect.isclass(value) and issubclass(value, RewrightError)
 ]
 
+WARNINGS = [
+    value
+    for value in vars(errors).values()
+    if inspect.isclass(value) and issubclass(value, errors.RewrightWarning)
+]
+
 
 def filled(cls: type[RewrightError]) -> RewrightError:
     """An error of this class with every field given."""
@@ -135,7 +141,7 @@ def test_every_field_is_an_attribute(cls):
 
 
 def test_all_lists_every_error():
-    assert set(errors.__all__) == {cls.__name__ for cls in CLASSES} | {"did_you_mean"}
+    assert set(errors.__all__) == {cls.__name__ for cls in CLASSES + WARNINGS} | {"did_you_mean"}
 
 
 @pytest.mark.parametrize("cls", [InputError, SettingsError])

@@ -14,11 +14,10 @@ from rewright import errors as errors
 from rewright.errors import RewrightError as RewrightError
 
 if TYPE_CHECKING:  # what type checkers see; `_PUBLIC` is what runs
-    from rewright.artifact import load as load
     from rewright.compiler import compile as compile
     from rewright.compiler import compile_exported as compile_exported
     from rewright.program import CompiledProgram as CompiledProgram
-    from rewright.program import Input as Input
+    from rewright.frontends.inputs import Input as Input
     from rewright.settings import Settings as Settings
     from rewright.statistics import Statistics as Statistics
     from rewright.statistics import reset_stats as reset_stats
@@ -29,12 +28,11 @@ __version__ = "0.1.0"
 # Public name -> the module that defines it.
 _PUBLIC = {
     "CompiledProgram": "rewright.program",
-    "Input": "rewright.program",
+    "Input": "rewright.frontends.inputs",
     "Settings": "rewright.settings",
     "Statistics": "rewright.statistics",
     "compile": "rewright.compiler",
     "compile_exported": "rewright.compiler",
-    "load": "rewright.artifact",
     "reset_stats": "rewright.statistics",
     "stats": "rewright.statistics",
 }

@@ -15,7 +15,13 @@
         PassError            a pass failed
         ConversionError      a node could not be given to a backend
 
-Each says what went wrong, where, and what to do next, and keeps the parts as attributes. Nodes,
+and every warning, in another:
+
+    RewrightWarning
+      FallbackWarning        a graph runs in eager mode, because it failed to compile
+      DetachedWarning        trainable parameters, whose gradients a compiled graph can't give
+
+Each error says what went wrong, where, and what to do next, and keeps the parts as attributes. Nodes,
 values and paths are kept as text, so that an error can be pickled and keeps no graph alive.
 
 This module is the bottom of the package: it imports nothing of ours, and nothing heavy.
@@ -28,13 +34,16 @@ __all__ = [
     "ArtifactError",
     "CompileError",
     "ConversionError",
+    "DetachedWarning",
     "EngineError",
+    "FallbackWarning",
     "FrontendError",
     "InferenceError",
     "InputError",
     "ParseError",
     "PassError",
     "RewrightError",
+    "RewrightWarning",
     "RuleError",
     "SettingsError",
     "UnsupportedError",
@@ -271,7 +280,24 @@ class UnsupportedError(CompileError):
 
 
 class InferenceError(CompileError):
-    """No type could be given to a node: its operands don't fit, or a size would be guarded on."""
+    """No type could be given to a node: its operands don't fit, or a size would be guarded on.
+
+    Args:
+        guard: the condition on sizes that would have to be assumed; None where that isn't it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        guard: str | None = None,
+        op: object | None = None,
+        node: object | None = None,
+        where: object | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, op=op, node=node, where=where, hint=hint)
+        self.guard = guard
 
 
 class VerificationError(CompileError):
@@ -340,3 +366,15 @@ class ConversionError(CompileError):
     ) -> None:
         super().__init__(message, op=op, node=node, where=where, hint=hint)
         self.backend = backend
+
+
+class RewrightWarning(UserWarning):
+    """The root of every warning that Rewright gives."""
+
+
+class FallbackWarning(RewrightWarning):
+    """A graph failed to compile and runs in eager mode: right, but no faster than before."""
+
+
+class DetachedWarning(RewrightWarning):
+    """A graph was compiled with gradients enabled: what it returns is detached from autograd."""

@@ -44,7 +44,7 @@ def relative_error(actual: Iterable[Tensor], expected: Iterable[Tensor]) -> floa
     return worst
 
 
-def check_sizes(entry: Entry, dynamic: bool) -> list[dict[str, int]]:
+def check_sizes(entry: Entry, dynamic: bool) -> list[dict[str, Any]]:
     """The sizes at which to run a program: where it was traced and, dynamic, elsewhere."""
     axes = entry.axes.values()
     if not dynamic:

@@ -40,7 +40,7 @@ class StaticCache(nn.Module):
             for attribute, value in vars(layer).items()
             if id(value) in names
         ]
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for layer, attribute, name in links:
             setattr(layer, attribute, buffers[name])
         return self

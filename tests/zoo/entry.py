@@ -8,6 +8,7 @@ An entry is data. Its inputs are declared once, as named `Arg`s whose shapes mix
 from __future__ import annotations
 
 import importlib
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -163,8 +164,8 @@ def _draw(owner: nn.Module, name: str, old: Tensor, noise: Tensor) -> Tensor:
     if isinstance(owner, nn.Embedding):
         return 0.5 * noise
     if isinstance(owner, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        return noise * (2.0 / old[0].numel()) ** 0.5
-    return noise * (1.0 / old.shape[-1]) ** 0.5
+        return noise * math.sqrt(2 / old[0].numel())
+    return noise / math.sqrt(old.shape[-1])
 
 
 # ---- where models come from -----------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The Torch backend: runs every op, as generated Python or compiled by Inductor."""

@@ -1,0 +1,163 @@
+"""The end of a program: what the caller gets beyond numbers, and what is written back.
+
+Values have no memory, but a caller sees it. So, in this order,
+
+1. an output that eager returns as a tensor of its own is copied if it shares memory with an
+   input, a constant or another output, and brought to eager's strides if it has others;
+2. values are written back into inputs and buffers, copied before if a write could change them;
+3. an output that eager returns as an alias is made by the same views from what it aliases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from rewright.backends.torch.aliasing import Roots
+from rewright.backends.torch.codegen import Argument, Scope, Writer
+from rewright.backends.torch.liveness import is_computed
+from rewright.backends.torch.source import literal, tuple_of
+from rewright.ir.graph import Graph, ResultSpec, Value, ViewStep
+from rewright.ir.ops import call
+from rewright.ir.types import TensorType
+
+
+@attrs.define(eq=False)
+class Boundary:
+    """Writes the end of a program.
+
+    Attributes:
+        writer: writes the function that it is the end of.
+        scope: the names of the graph's values, all computed.
+        roots: whose memory each value may use.
+    """
+
+    writer: Writer
+    scope: Scope
+    roots: Roots
+    _outputs: dict[int, str] = attrs.field(factory=dict, init=False)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph whose end this is."""
+        return self.scope.graph
+
+    def write(self) -> list[str]:
+        """Writes it all; returns the names of the outputs."""
+        self.writer.heading("results")
+        specs = [*enumerate(self.graph.results)]
+        for number, spec in specs:
+            if is_computed(spec):
+                self._outputs[number] = self._fresh(number, spec)
+        self._write_back()
+        for number, spec in specs:
+            if not is_computed(spec):
+                self._outputs[number] = self._alias(spec)
+        return [self._outputs[number] for number, _ in specs]
+
+    # -- outputs of their own
+
+    def _fresh(self, number: int, spec: ResultSpec) -> str:
+        value = self.graph.outputs[number]
+        name = self.scope.names[value]
+        if not isinstance(value.type, TensorType):
+            return name
+        name = self._copied(name, value, self._neighbours(number))
+        return self._restrided(name, value.type, spec)
+
+    def _neighbours(self, number: int) -> dict[str, Value]:
+        """What an output may not share memory with: inputs, constants, earlier outputs."""
+        near = {
+            self.scope.names[root]: root
+            for root in self.roots[self.graph.outputs[number]]
+            if root.producer is None
+        }
+        for earlier, name in self._outputs.items():
+            if self._group(earlier) != self._group(number):
+                near[name] = self.graph.outputs[earlier]
+        return near
+
+    def _group(self, number: int) -> int:
+        """The first of the outputs that eager lets share memory with this one."""
+        shared = self.graph.results[number].shares
+        return number if shared is None else self._group(shared)
+
+    def _copied(self, name: str, value: Value, near: Mapping[str, Value]) -> str:
+        """`value`, copied where it shares memory with one of `near`; its name."""
+        rivals = [n for n, other in near.items() if self._may_share(value, other)]
+        if not rivals:
+            return name
+        copy = self.writer.names.unique(f"{name}_own")
+        if any(near[rival] is value for rival in rivals):
+            self.writer.module.line(f"{copy} = {name}.clone()")
+        else:
+            test = " or ".join(f"_is_alias_of({name}, {rival})" for rival in rivals)
+            self.writer.module.line(f"{copy} = {name}.clone() if {test} else {name}")
+        return copy
+
+    def _may_share(self, a: Value, b: Value) -> bool:
+        return not self.roots[a].isdisjoint(self.roots[b])
+
+    def _restrided(self, name: str, value_type: TensorType, spec: ResultSpec) -> str:
+        """An output at eager's strides; None in the spec means contiguous ones."""
+        line = self.writer.module.line
+        if value_type.rank == 0:
+            return name
+        strides = spec.strides or (_contiguous(value_type) if value_type.is_static else None)
+        if strides is None:
+            with self.writer.module.block(f"if not {name}.is_contiguous():"):
+                line(f"{name} = {name}.contiguous()")
+            return name
+        text = tuple_of(literal(s, self.writer.module, self.scope.symbols) for s in strides)
+        with self.writer.module.block(f"if {name}.stride() != {text}:"):
+            line(f"{name} = restride({name}, {text})")
+        return name
+
+    # -- write-backs
+
+    def _write_back(self) -> None:
+        pairs = [(target, value) for target, value in self.graph.writebacks if target is not value]
+        targets = {self.scope.names[target]: target for target, _ in pairs}
+        values = [self._copied(self.scope.names[value], value, targets) for _, value in pairs]
+        for (target, _), name in zip(pairs, values, strict=True):
+            self.writer.module.line(f"{self.scope.names[target]}.copy_({name})")
+
+    # -- aliases
+
+    def _alias(self, spec: ResultSpec) -> str:
+        base = spec.alias
+        if isinstance(base, int):
+            name, value = self._outputs[base], self.graph.outputs[base]
+        else:
+            assert base is not None
+            name, value = self.scope.names[base], base
+        if not spec.views:
+            return name
+        sample = self.writer.sample(self.scope, value.type, 0)
+        view = Argument(name, sample)
+        for step in spec.views:
+            view = self._view(view, step)
+        alias = self.writer.names.unique(f"{name}_view")
+        self.writer.module.line(f"{alias} = {view.text}")
+        return alias
+
+    def _view(self, base: Argument, step: ViewStep) -> Argument:
+        """One view of the chain: its source, and what it makes of the sample."""
+        rest = {n: self.writer.constant(self.scope, v) for n, v in step.attributes.items()}
+        first = step.op.params[0].name
+        text = self.writer.call(step.op, {first: base, **rest})
+        made = call(step.op, {first: base.sample, **{n: a.sample for n, a in rest.items()}})
+        if isinstance(made, Sequence):
+            return Argument(f"{text}[{step.pick}]", made[step.pick])
+        return Argument(text, made)
+
+
+def _contiguous(value_type: TensorType) -> tuple[int, ...]:
+    """The strides of a contiguous tensor of a static shape, as torch counts them."""
+    strides = []
+    stride = 1
+    for size in reversed(value_type.shape):
+        strides.append(stride)
+        stride *= max(int(size), 1)  # type: ignore[call-overload]
+    return tuple(reversed(strides))

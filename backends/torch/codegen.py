@@ -1,0 +1,334 @@
+"""A graph as straight-line Python that a person can read.
+
+    def forward(x, mask):
+        s0 = x.size(0)
+
+        # layers.0.attn
+        q = _nn.linear(x, q_weight, q_bias)                         # model.py:41
+        scores = torch.matmul(q, k)                                 # model.py:43
+        del q, k
+
+Every node is one statement; values keep the names that the graph hints at, and are let go after
+their last use. Branches and loops are Python's own; other regions become nested functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from keyword import iskeyword
+from typing import Any
+
+import attrs
+import sympy
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from rewright.backends.torch.calls import binding_of
+from rewright.backends.torch.implementations import implementation_of
+from rewright.backends.torch.liveness import Plan, plan
+from rewright.backends.torch.source import Module, Names, literal, targets, tuple_of
+from rewright.backends.torch.symbols import in_order, solution, typical, typical_size
+from rewright.ir.attributes import Operand, Record, RegionRef
+from rewright.ir.graph import Graph, Node, Value
+from rewright.ir.location import Location
+from rewright.ir.ops import SCALAR, SEGMENT, Op, call_args
+from rewright.ir.sizes import evaluate
+from rewright.ir.types import ScalarType, TensorType, Type
+
+_LOCATION_COLUMN = 72
+_TO_THE_END = 2**63 - 1
+
+
+@attrs.frozen
+class Argument:
+    """An argument as source, and a sample of the kind of thing that it will be.
+
+    The sample is None where the kind can't be told (also for what really is None).
+    """
+
+    text: str
+    sample: Any
+
+
+@attrs.define(eq=False)
+class Scope:
+    """What generated code can see: the names of a graph's values and sizes."""
+
+    graph: Graph
+    names: dict[Value, str] = attrs.field(factory=dict)
+    symbols: dict[sympy.Symbol, str] = attrs.field(factory=dict)
+    sizes: dict[sympy.Symbol, int] = attrs.field(init=False)
+
+    @sizes.default
+    def _typical(self) -> dict[sympy.Symbol, int]:
+        return typical(self.graph)
+
+
+@attrs.define(eq=False)
+class Writer:
+    """Writes the statements of one function.
+
+    Attributes:
+        module: what it is written to.
+        names: the function's local names.
+    """
+
+    module: Module
+    names: Names = attrs.field(factory=Names)
+    _place: Location = attrs.field(factory=Location, init=False)
+    _samples: dict[Any, Any] = attrs.field(factory=dict, init=False)
+
+    # -- graphs
+
+    def graph(self, scope: Scope, what: Plan) -> None:
+        """The statements of a graph whose inputs and constants have their names in `scope`."""
+        unbound = in_order(scope.graph, what.symbols)
+        unbound = self._bind_sizes(scope, unbound)
+        for node in what.nodes:
+            self._locate(node.loc)
+            self._node(scope, node)
+            unbound = self._bind_sizes(scope, unbound)
+            gone = [name for value in what.freed[node] if _is_name(name := scope.names[value])]
+            if gone:
+                self.module.line(f"del {', '.join(gone)}")
+
+    def _bind_sizes(self, scope: Scope, unbound: list[sympy.Symbol]) -> list[sympy.Symbol]:
+        """Assigns the sizes whose values are there; returns the others."""
+        for at, symbol in enumerate(unbound):
+            info = scope.graph.symbols[symbol]
+            if info.binding not in scope.names:
+                return unbound[at:] if at else unbound
+            held = scope.names[info.binding]
+            size = held if info.dim is None else f"{held}.size({info.dim})"
+            text = solution(info, symbol, size, scope.symbols)
+            name = scope.symbols[symbol] = self.names.unique(symbol.name)
+            self.module.line(f"{name} = {text}")
+        return []
+
+    def function(self, graph: Graph, name: str) -> None:
+        """A function that computes `graph` (a region) and returns a tuple."""
+        inner = Writer(self.module, self.names)
+        scope = Scope(graph)
+        for value in graph.inputs:
+            scope.names[value] = self.names.unique(value.hint or "value")
+        parameters = ", ".join(scope.names[value] for value in graph.inputs)
+        with self.module.block(f"def {name}({parameters}):"):
+            inner.graph(scope, plan(graph))
+            returned = tuple_of(scope.names[value] for value in graph.terminator.operands)
+            self.module.line(f"return {returned}")
+
+    def heading(self, text: str) -> None:
+        """A comment that begins a paragraph."""
+        self.module.line()
+        self.module.line(f"# {text}")
+
+    def _locate(self, loc: Location | None) -> None:
+        """A heading where another module of the user's begins."""
+        module = loc.module if loc else ""
+        if module != self._place.module:
+            self.heading(module or "(no module)")
+            self._place = Location(module=module)
+
+    def _statement(self, text: str, loc: Location | None) -> None:
+        """One statement, with the user's line where it is another than before."""
+        if loc and loc.file and (loc.file, loc.line) != (self._place.file, self._place.line):
+            self._place = attrs.evolve(loc)
+            text = f"{text.ljust(_LOCATION_COLUMN)}  # {loc.file}:{loc.line}"
+        self.module.line(text)
+
+    # -- nodes
+
+    def _node(self, scope: Scope, node: Node) -> None:
+        special = _SPECIAL.get(node.op.name)
+        if special is not None:
+            special(self, scope, node)
+        else:
+            self._assign(scope, node, self._call(scope, node))
+
+    def _assign(self, scope: Scope, node: Node, text: str) -> None:
+        names = self.results(scope, node)
+        if node.op.results == 1:
+            text = f"{names[0]} = {text}"
+        elif names:
+            text = f"{targets(names)} = {text if _returns_flat(node.op) else f'flat({text})'}"
+        self._statement(text, node.loc)
+
+    def results(self, scope: Scope, node: Node) -> list[str]:
+        """Names for the results of `node`."""
+        base = node.op.name.split(".")[1]
+        for value in node.results:
+            scope.names[value] = self.names.unique(value.hint or base)
+        return [scope.names[value] for value in node.results]
+
+    def _call(self, scope: Scope, node: Node) -> str:
+        """The expression that computes `node`."""
+        functions = [self.names.unique(f"{node.op.name.split('.')[-1]}_body") for _ in node.regions]
+        for region, name in zip(node.regions, functions, strict=True):
+            self.function(region, name)
+        slots = count()
+
+        def of(leaf: Any) -> Argument:
+            if isinstance(leaf, RegionRef):
+                return Argument(functions[leaf.index], None)
+            return self.leaf(scope, node, leaf, next(slots))
+
+        named = {name: self._argument(value, of) for name, value in node.attributes.items()}
+        if node.op.name == "aten.slice.Tensor" and (sliced := _subscript(node, named)):
+            return sliced
+        return self.call(node.op, named, node)
+
+    def call(self, op: Op, named: Mapping[str, Argument], node: Node | None = None) -> str:
+        """The expression that computes `op` on arguments by name."""
+        args, kwargs = call_args(op, named)
+        texts = [item.text for item in args] + [f"{n}={item.text}" for n, item in kwargs.items()]
+        with _disable_current_modes():
+            samples = [item.sample for item in args]
+            binding = binding_of(op, samples, {n: item.sample for n, item in kwargs.items()})
+        if binding is not None:
+            return binding.call(texts)
+        implementation = implementation_of(op, node)
+        short = op.name.removeprefix("aten.")
+        if implementation is None:
+            function = self.module.define(short, f"operator({op.name!r})")
+        else:
+            function = self.module.define(short, f"implementation({implementation.name!r})")
+        return f"{function}({', '.join(texts)})"
+
+    # -- arguments
+
+    def _argument(self, attribute: Any, of: Any) -> Argument:
+        """An attribute, `of` giving what its leaves are."""
+        if isinstance(attribute, tuple):
+            parts = [self._argument(item, of) for item in attribute]
+            return Argument(tuple_of(p.text for p in parts), tuple(p.sample for p in parts))
+        if isinstance(attribute, Record):
+            items = [(name, self._argument(item, of)) for name, item in attribute.items]
+            text = ", ".join(f"{name!r}: {item.text}" for name, item in items)
+            return Argument(f"{{{text}}}", {name: item.sample for name, item in items})
+        return of(attribute)
+
+    def leaf(self, scope: Scope, node: Node, leaf: Any, slot: int = 0) -> Argument:
+        if isinstance(leaf, Operand):
+            value = node.operands[leaf.index]
+            return Argument(scope.names[value], self.sample(scope, value.type, slot))
+        return self.constant(scope, leaf)
+
+    def constant(self, scope: Scope, attribute: Any) -> Argument:
+        """An attribute that holds no operand."""
+
+        def of(leaf: Any) -> Argument:
+            text = literal(leaf, self.module, scope.symbols)
+            is_size = isinstance(leaf, sympy.Basic)
+            return Argument(text, evaluate(leaf, scope.sizes) if is_size else leaf)
+
+        return self._argument(attribute, of)
+
+    def sample(self, scope: Scope, value_type: Type, slot: int) -> Any:
+        """Something of the type: a meta tensor or a number; another one for another `slot`."""
+        match value_type:
+            case TensorType():
+                shape = tuple(typical_size(dim, scope.sizes) for dim in value_type.shape)
+                key = (value_type.dtype, shape, slot)
+                if key not in self._samples:
+                    with _disable_current_modes():
+                        made = torch.empty(shape, dtype=value_type.dtype, device="meta")
+                    self._samples[key] = made
+                return self._samples[key]
+            case ScalarType():
+                return {"int": 2, "float": 2.0, "bool": True}[value_type.kind]
+        return None
+
+
+def _returns_flat(op: Op) -> bool:
+    """Whether what torch returns for `op` are its results: a tuple, or one list."""
+    return op.results is not None or (op.is_torch and len(op.target._schema.returns) == 1)
+
+
+def _is_name(text: str) -> bool:
+    """Whether `text` is a variable, and not the text of a number."""
+    return text.isidentifier() and not iskeyword(text)
+
+
+def _subscript(node: Node, named: Mapping[str, Argument]) -> str | None:
+    """A slice as Python writes it, ``x[:, 2:4]``."""
+    value_type = node.operands[0].type
+    dim = node.attributes.get("dim", 0)
+    if not isinstance(value_type, TensorType) or not isinstance(dim, int):
+        return None
+    given = [node.attributes.get(name) for name in ("start", "end", "step")]
+    start, end, step = (
+        "" if value in (None, skipped) else named[name].text
+        for name, value, skipped in zip(
+            ("start", "end", "step"), given, (0, _TO_THE_END, 1), strict=True
+        )
+    )
+    before = ":, " * (dim % value_type.rank)
+    return f"{named['self'].text}[{before}{start}:{end}{':' + step if step else ''}]"
+
+
+# --------------------------------------------------------------------------- control flow
+
+
+def _scalar(writer: Writer, scope: Scope, node: Node) -> None:
+    """A number, a size or None: written where it is used."""
+    value = node.attributes.get("value")
+    scope.names[node.result] = writer.constant(scope, value).text
+
+
+def _texts(scope: Scope, node: Node, writer: Writer, name: str) -> list[str]:
+    """The elements of a list argument."""
+    parts = node.attributes.get(name, ())
+    return [writer.leaf(scope, node, part).text for part in parts]
+
+
+def _branch(writer: Writer, scope: Scope, region: Graph, given: Sequence[str]) -> list[str]:
+    """The statements of a region in place; returns what it gives."""
+    inner = Scope(region, dict(zip(region.inputs, given, strict=True)))
+    writer.graph(inner, plan(region))
+    return [inner.names[value] for value in region.terminator.operands]
+
+
+def _cond(writer: Writer, scope: Scope, node: Node) -> None:
+    """``if`` and ``else``."""
+    given = _texts(scope, node, writer, "operands")
+    test = writer.leaf(scope, node, node.attributes["pred"]).text
+    names = writer.results(scope, node)
+    for head, which in ((f"if {test}:", "true_fn"), ("else:", "false_fn")):
+        region = node.resolve(node.attributes[which])
+        with writer.module.block(head):
+            made = _branch(writer, scope, region, given)
+            writer.module.line(f"{targets(names)} = {tuple_of(made)}" if names else "pass")
+
+
+def _while(writer: Writer, scope: Scope, node: Node) -> None:
+    """``while``, its condition computed at the top of the body."""
+    start = _texts(scope, node, writer, "carried_inputs")
+    given = _texts(scope, node, writer, "additional_inputs")
+    names = writer.results(scope, node)
+    test, body = (node.resolve(node.attributes[name]) for name in ("cond_fn", "body_fn"))
+    writer.module.line(f"{targets(names)} = {tuple_of(start)}")
+    with writer.module.block("while True:"):
+        (goes_on,) = _branch(writer, scope, test, [*names, *given])
+        with writer.module.block(f"if not {goes_on}:"):
+            writer.module.line("break")
+        made = _branch(writer, scope, body, [*names, *given])
+        writer.module.line(f"{targets(names)} = {tuple_of(made)}")
+
+
+def _segment(writer: Writer, scope: Scope, node: Node) -> None:
+    """A function of its own."""
+    name = writer.names.unique(f"{node.attributes['backend']}_segment")
+    writer.function(node.resolve(node.attributes["body"]), name)
+    given = ", ".join(_texts(scope, node, writer, "operands"))
+    names = writer.results(scope, node)
+    writer.module.line(f"{targets(names)} = {name}({given})" if names else f"{name}({given})")
+
+
+_SPECIAL: Mapping[str, Callable[[Writer, Scope, Node], None]] = {
+    SCALAR.name: _scalar,
+    SEGMENT.name: _segment,
+    "higher_order.cond": _cond,
+    "higher_order.while_loop": _while,
+}
+"""Ops that become statements of their own kind."""

@@ -1,0 +1,132 @@
+"""A compiled JIT graph as Dynamo calls it: flat arguments in, flat results out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+
+from rewright.errors import FallbackWarning, InputError
+from rewright.frontends.autocast import OFF, autocast_set_to
+from rewright.frontends.compat import share_memory
+from rewright.frontends.jit_inputs import JitInput
+from rewright.ir.graph import Constant, Graph
+from rewright.statistics import record_fallback
+
+
+@attrs.frozen
+class OverlapCheck:
+    """Finds an input that is written to and shares memory with another one.
+
+    Values are pure inside a program, so it can't see a write to one input in another. Dynamo
+    passes the very same tensor once; views of one tensor come here.
+
+    Attributes:
+        names: of all flat arguments.
+        mutated: the numbers of those that are written to.
+        watched: the numbers of those that are compared. Parameters that nobody writes to
+            are not among them.
+    """
+
+    names: tuple[str, ...]
+    mutated: frozenset[int]
+    watched: tuple[int, ...]
+
+    @classmethod
+    def of(cls, graph: Graph, inputs: Sequence[JitInput]) -> OverlapCheck | None:
+        """The check for `graph`, or None where it writes to no input."""
+        targets = {
+            value.name if isinstance(value, Constant) else value.index for value in graph.targets
+        }
+        keys: list[Any] = []
+        for item in inputs:
+            keys.append(
+                item.name if item.is_constant else sum(isinstance(key, int) for key in keys)
+            )
+        mutated = frozenset(at for at, key in enumerate(keys) if key in targets)
+        watched = [
+            at for at, item in enumerate(inputs) if item.kind != "parameter" or at in mutated
+        ]
+        return cls(tuple(i.name for i in inputs), mutated, tuple(watched)) if mutated else None
+
+    def find(self, args: Sequence[Any]) -> tuple[str, str] | None:
+        """The names of a written input and of one that overlaps it, or None."""
+        spans = sorted(
+            (*_span(args[at]), at)
+            for at in self.watched
+            if isinstance(args[at], torch.Tensor) and args[at].numel()
+        )
+        group: list[int] = []  # inputs whose address ranges hang together
+        reached = 0
+        for start, end, at in spans:
+            if start >= reached:
+                group.clear()
+            elif (other := self._collision(args, at, group)) is not None:
+                return self.names[at], self.names[other]
+            group.append(at)
+            reached = max(reached, end)
+        return None
+
+    def _collision(self, args: Sequence[Any], at: int, group: Sequence[int]) -> int | None:
+        for other in group:
+            if self.mutated & {at, other} and share_memory(args[at], args[other]):
+                return other
+        return None
+
+
+def _span(tensor: torch.Tensor) -> tuple[int, int]:
+    """The addresses of the first byte and after the last one."""
+    start = tensor.data_ptr()
+    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return start, start + (last + 1) * tensor.itemsize
+
+
+@attrs.define
+class JitCall:
+    """What Dynamo calls in the place of its graph.
+
+    Attributes:
+        program: takes the flat arguments, numbers in the place of wrapped floats.
+        floats: the numbers of the arguments that are wrapped floats.
+        quiet: whether gradients or autocast are on where the graph is called, and have to be
+            turned off around the program. (Dynamo guards both.)
+        overlap: what has to be checked before a call, if anything.
+        eager: Dynamo's graph, for calls that the check refuses.
+        on_error: what to do with these: ``eager`` or ``raise``.
+    """
+
+    program: Callable[..., Any]
+    floats: tuple[int, ...] = ()
+    quiet: bool = True
+    overlap: OverlapCheck | None = None
+    eager: Callable[..., Any] | None = None
+    on_error: str = "eager"
+
+    def __call__(self, *args: Any) -> Any:
+        if self.overlap is not None and (pair := self.overlap.find(args)):
+            return self._refuse(pair, args)
+        if self.floats:
+            numbers = list(args)
+            for at in self.floats:
+                numbers[at] = args[at].item()
+            args = tuple(numbers)
+        if not self.quiet:
+            return self.program(*args)
+        with torch.no_grad(), autocast_set_to(OFF):
+            return self.program(*args)
+
+    def _refuse(self, pair: tuple[str, str], args: Sequence[Any]) -> Any:
+        error = InputError(
+            f"the inputs {pair[0]} and {pair[1]} share memory, and the model writes to one",
+            name=pair[0],
+            hint="pass a clone() of one of them",
+        )
+        if self.on_error == "raise":
+            raise error
+        record_fallback(" ".join(str(error).split()))
+        warnings.warn(f"a graph runs in eager mode: {error}", FallbackWarning, stacklevel=2)
+        assert self.eager is not None
+        return self.eager(*args)

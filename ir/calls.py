@@ -1,0 +1,37 @@
+"""How a node is called in torch: its arguments in torch's form, its results as a flat tuple."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rewright.ir.attributes import Attributes, Opaque, Record
+
+
+def torch_arguments(attributes: Attributes, put: Callable[[Any], Any]) -> dict[str, Any]:
+    """`attributes` as torch takes them: records are dicts, opaque objects themselves.
+
+    Args:
+        attributes: the attributes of a node.
+        put: gives what stands for any other leaf (an operand, a region, a size).
+    """
+    return {name: torch_argument(item, put) for name, item in attributes.items()}
+
+
+def torch_argument(item: Any, put: Callable[[Any], Any]) -> Any:
+    """One attribute as torch takes it; see :func:`torch_arguments`."""
+    if isinstance(item, tuple):
+        return tuple(torch_argument(part, put) for part in item)
+    if isinstance(item, Record):
+        return {name: torch_argument(part, put) for name, part in item.items}
+    return item.value if isinstance(item, Opaque) else put(item)
+
+
+def flat_results(returned: Any) -> tuple[Any, ...]:
+    """What torch returned, as the results of a node: lists in tuples are taken apart."""
+    if not isinstance(returned, list | tuple):
+        return (returned,)
+    flat: list[Any] = []
+    for item in returned:
+        flat.extend(item if isinstance(item, list | tuple) else (item,))
+    return tuple(flat)

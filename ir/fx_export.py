@@ -1,0 +1,289 @@
+"""A graph as ATen-level FX: what other tools of torch's, Inductor first of all, take.
+
+Ops of ours are calls of their references, segments stand inline, and every node carries what
+torch's passes look for in its ``meta``: a fake value, the user's line, the module path.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import sympy
+import torch
+import torch.fx
+
+from rewright.errors import InputError, UnsupportedError
+from rewright.ir.attributes import Operand, RegionRef
+from rewright.ir.calls import flat_results, nests_results, torch_arguments
+from rewright.ir.fakes import FakeWorld, example_sizes
+from rewright.ir.fx_sizes import emit_size
+from rewright.ir.graph import Constant, Graph, Node, SymbolInfo, Value
+from rewright.ir.location import Location
+from rewright.ir.ops import SCALAR, SEGMENT, call_args
+from rewright.ir.sizes import Range, solve
+from rewright.ir.types import Type
+
+_SIZE = sympy.Dummy("size", integer=True)
+
+
+def to_fx(
+    graph: Graph,
+    *,
+    constants: Literal["attributes", "inputs"] = "attributes",
+    sizes: Literal["computed", "inputs"] = "computed",
+) -> torch.fx.GraphModule:
+    """An FX module that computes what `graph` does.
+
+    It takes the inputs of the graph in order, and returns a flat list: the outputs, then the
+    values that are written back. It writes to nothing itself.
+
+    ``meta["val"]`` of every node is a fake value of its type, all in one FakeTensorMode, where
+    sizes have the typical value of their range as hint; strides are those of contiguous tensors.
+    Symbols of a region count as those outside of the same name.
+
+    Args:
+        graph: a whole program, of any stage.
+        constants: ``attributes``: sources are parameters and buffers of the module, and recipes
+            are part of it. ``inputs``: :func:`constant_inputs` are taken after the inputs.
+        sizes: ``computed``: sizes come from the shapes of inputs. ``inputs``:
+            :func:`size_inputs` are taken, as ints, before the inputs; Inductor needs that where
+            no input has a dimension that is just the symbol.
+
+    Raises:
+        InputError: a source has no data (with ``attributes``).
+        UnsupportedError: a size is computed in a way that FX has no word for.
+    """
+    world = _world(graph)
+    root = torch.nn.Module()
+    exporter = _Exporter(graph, torch.fx.Graph(root), root, world)
+    if sizes == "inputs":
+        for symbol in size_inputs(graph):
+            exporter.sizes[symbol] = exporter.placeholder(symbol.name, world.number(symbol))
+    for value in graph.inputs:
+        exporter.values[value] = exporter.input(value, value.hint or f"input_{value.index}")
+    if constants == "inputs":
+        for constant in constant_inputs(graph):
+            exporter.values[constant] = exporter.input(constant, constant.name)
+    else:
+        exporter.hold_constants()
+    exporter.body()
+    module = torch.fx.GraphModule(root, exporter.fx, graph.name)
+    module.meta["rewright"] = graph.name
+    return module
+
+
+def constant_inputs(graph: Graph) -> tuple[Constant, ...]:
+    """The constants that nodes of `graph` use, recipes not counted, in their order."""
+    used = {value for node in (*graph, graph.terminator) for value in node.operands}
+    return tuple(constant for constant in graph.constants.values() if constant in used)
+
+
+def size_inputs(graph: Graph) -> tuple[sympy.Symbol, ...]:
+    """The symbols that inputs of `graph` give, in the order of its table."""
+    return tuple(symbol for symbol, info in graph.symbols.items() if info.binding.is_input)
+
+
+def _world(graph: Graph) -> FakeWorld:
+    """Fake values over the symbols of `graph` and all its regions."""
+    ranges: dict[sympy.Symbol, tuple[Range, ...]] = {}
+    for region in (*(r for node in graph.walk() for r in node.regions), graph):
+        ranges |= {symbol: info.ranges for symbol, info in region.symbols.items()}
+    return FakeWorld(ranges, ranges, graph.device, example_sizes(ranges, typical=True))
+
+
+class _Exporter:
+    """Writes one graph (a program, its recipes, a region) into one FX graph."""
+
+    def __init__(
+        self, graph: Graph, fx: torch.fx.Graph, root: torch.nn.Module, world: FakeWorld
+    ) -> None:
+        self.graph = graph
+        self.fx = fx
+        self.root = root
+        self.world = world
+        self.values: dict[Value, Any] = {}
+        self.sizes: dict[sympy.Symbol, Any] = {}
+        self.loc: Location | None = None
+
+    # -- nodes of FX
+
+    def placeholder(self, name: str, val: Any) -> torch.fx.Node:
+        return self._described(self.fx.placeholder(_identifier(name)), val)
+
+    def input(self, value: Value, name: str) -> Any:
+        node = self.placeholder(name, self.world.new(value.type))
+        return node
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Arithmetic on sizes: a node, or the number where all of `args` are."""
+        if not any(isinstance(arg, torch.fx.Node) for arg in args):
+            return function(*args)
+        vals = [arg.meta["val"] if isinstance(arg, torch.fx.Node) else arg for arg in args]
+        return self._described(self.fx.call_function(function, args), function(*vals))
+
+    def _described(self, node: torch.fx.Node, val: Any) -> torch.fx.Node:
+        """Gives `node` its meta."""
+        node.meta["val"] = node.meta["example_value"] = val
+        if self.loc is not None:
+            node.meta["rewright"] = str(self.loc)
+            if self.loc.file:
+                line = f'  File "{self.loc.file}", line {self.loc.line}, in forward\n'
+                node.meta["stack_trace"] = line
+            if self.loc.module:
+                stack = {self.loc.module: (self.loc.module, "torch.nn.modules.module.Module")}
+                node.meta["nn_module_stack"] = stack
+        return node
+
+    # -- constants
+
+    def hold_constants(self) -> None:
+        """Sources as attributes of the module, then the recipes."""
+        graph = self.graph
+        for constant in graph.constants.values():
+            if constant.is_source and constant.uses:
+                self.values[constant] = self._held(constant)
+        if graph.has_recipes:
+            recipes = _Exporter(graph.prepare, self.fx, self.root, self.world)
+            recipes.values = self.values
+            recipes.nodes()
+            for name, value in zip(
+                graph.prepare.prepared_names, graph.prepare.outputs, strict=True
+            ):
+                self.values[graph.constants[name]] = self.values[value]
+
+    def _held(self, constant: Constant) -> torch.fx.Node:
+        if constant.data is None:
+            raise InputError(
+                f"the constant @{constant.name} has no data",
+                name=constant.name,
+                hint="bind it, or take it as an input with constants='inputs'",
+            )
+        *path, last = constant.name.split(".")
+        holder = self.root
+        for part in path:
+            if not hasattr(holder, part):
+                holder.add_module(part, torch.nn.Module())
+            holder = getattr(holder, part)
+        if constant.kind == "parameter":
+            holder.register_parameter(last, torch.nn.Parameter(constant.data, requires_grad=False))
+        else:
+            holder.register_buffer(last, constant.data)
+        return self._described(self.fx.get_attr(constant.name), self.world.new(constant.type))
+
+    # -- nodes of the IR
+
+    def body(self) -> None:
+        """All nodes, and the output."""
+        self.nodes()
+        end = [self.values[value] for value in self.graph.terminator.operands]
+        self.fx.output(end)
+
+    def nodes(self) -> None:
+        """All nodes."""
+        for node in self.graph:
+            self.loc = node.loc
+            for value, result in zip(node.results, self.node(node), strict=True):
+                self.values[value] = result
+
+    def node(self, node: Node) -> Sequence[Any]:
+        """What stands for the results of `node`."""
+        arguments = torch_arguments(node.attributes, lambda leaf: self._argument(node, leaf))
+        if node.op is SCALAR:
+            return [arguments["value"]]
+        if node.op is SEGMENT:
+            return self._inline(node.regions[0], arguments["operands"])
+        types = [value.type for value in node.results]
+        args, kwargs = call_args(node.op, arguments)
+        target = node.op.target
+        if nests_results(node.op):
+            target = _Flat(target)
+        if node.op.is_torch:
+            args, kwargs = _lists(args), _lists(kwargs)
+        vals = [self.world.new(item) for item in types]
+        made = self.fx.call_function(target, tuple(args), kwargs)
+        if node.op.results == 1:
+            return [self._described(made, vals[0])]
+        self._described(made, tuple(vals))
+        return [
+            self._described(self.fx.call_function(operator.getitem, (made, index)), val)
+            for index, val in enumerate(vals)
+        ]
+
+    def _argument(self, node: Node, leaf: Any) -> Any:
+        if isinstance(leaf, Operand):
+            return self.values[node.operands[leaf.index]]
+        if isinstance(leaf, RegionRef):
+            return self._region(node.regions[leaf.index])
+        if isinstance(leaf, sympy.Basic):
+            return self.size(leaf)
+        return leaf
+
+    def size(self, expr: Any) -> Any:
+        """A size expression as a node, or the number it is."""
+        for symbol in sorted(expr.free_symbols, key=str):
+            if symbol not in self.sizes:
+                self.sizes[symbol] = self._solved(symbol, self.graph.symbols[symbol])
+        return emit_size(expr, self.call, self.sizes)
+
+    def _solved(self, symbol: sympy.Symbol, info: SymbolInfo) -> Any:
+        """`symbol`, from the value that gives it."""
+        held = self.values[info.binding]
+        if info.dim is not None:
+            held = self.call(torch.ops.aten.sym_size.int, held, info.dim)
+        equation = info.equation
+        if isinstance(equation, sympy.Eq):  # torch's way to say a bool by an integer: Eq(u0, 1)
+            return self.call(torch.sym_ite, held, 1, 0)
+        solved = held if equation == symbol else solve(equation, symbol, _SIZE)
+        if solved is None:
+            raise UnsupportedError(f"the size {symbol} can't be computed from {equation}")
+        if solved is held:
+            return held
+        others = {s: self.size(s) for s in equation.free_symbols - {symbol}}
+        return emit_size(solved, self.call, {**others, _SIZE: held})
+
+    # -- regions
+
+    def _inline(self, region: Graph, arguments: Sequence[Any]) -> list[Any]:
+        inner = _Exporter(region, self.fx, self.root, self.world)
+        inner.values = dict(zip(region.inputs, arguments, strict=True))
+        inner.nodes()
+        return [inner.values[value] for value in region.outputs]
+
+    def _region(self, region: Graph) -> torch.fx.Node:
+        """`region` as a submodule, which is how FX gives it to a higher-order operator."""
+        root = torch.nn.Module()
+        inner = _Exporter(region, torch.fx.Graph(root), root, self.world)
+        for value in region.inputs:
+            inner.values[value] = inner.input(value, value.hint or f"input_{value.index}")
+        inner.body()
+        number = sum(name.startswith("region_") for name, _ in self.root.named_children())
+        name = f"region_{number}"
+        self.root.add_module(name, torch.fx.GraphModule(root, inner.fx, region.name))
+        return self.fx.get_attr(name)
+
+
+class _Flat:
+    """Calls a function, and takes lists among its results apart."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.__name__ = getattr(function, "__name__", "call")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        return flat_results(self.function(*args, **kwargs))
+
+
+def _lists(arguments: Any) -> Any:
+    """Tuples as lists, as torch's schemas have them."""
+    if isinstance(arguments, Mapping):
+        return {name: _lists(item) for name, item in arguments.items()}
+    if isinstance(arguments, list | tuple):
+        return [_lists(item) for item in arguments]
+    return arguments
+
+
+def _identifier(name: str) -> str:
+    """`name` as FX names nodes; FX makes it unique."""
+    return "".join(char if char.isalnum() else "_" for char in name)

@@ -1,0 +1,117 @@
+"""Size expressions as FX nodes: integer arithmetic that AOTAutograd and Inductor understand."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import sympy
+import torch
+
+from rewright.errors import UnsupportedError
+from rewright.ir.sizes import format_expr, simplify
+
+CallFunction: TypeAlias = Callable[..., Any]
+"""``(function, *args)``: adds a node that calls `function`; numbers alone are computed."""
+
+
+def emit_size(expr: Any, call: CallFunction, sizes: Mapping[sympy.Symbol, Any]) -> Any:
+    """`expr` computed by new nodes; the number itself where it is one.
+
+    Args:
+        expr: a number, or an expression over `sizes`.
+        call: adds a node.
+        sizes: what stands for each symbol: a node, or a number.
+
+    Raises:
+        UnsupportedError: FX has no word for a function in `expr`.
+    """
+    expr = simplify(expr)
+    if not isinstance(expr, sympy.Basic):
+        return expr
+    if isinstance(expr, sympy.Symbol):
+        return sizes[expr]
+    if isinstance(expr, sympy.Rational):
+        return float(expr)
+
+    def part(inner: Any) -> Any:
+        return emit_size(inner, call, sizes)
+
+    match expr:
+        case sympy.Add():
+            return functools.reduce(lambda a, b: call(operator.add, a, b), map(part, _terms(expr)))
+        case sympy.Mul():
+            ratio, rest = expr.as_coeff_Mul()
+            if isinstance(ratio, sympy.Integer) or not rest.is_integer:
+                factors = map(part, expr.args)
+                return functools.reduce(lambda a, b: call(operator.mul, a, b), factors)
+            return call(operator.floordiv, part(ratio.p * rest), int(ratio.q))  # it is whole
+        case sympy.Pow():
+            return call(operator.pow, *map(part, expr.args))
+    function = _FUNCTIONS.get(type(expr).__name__.removeprefix("OpaqueUnaryFn_"))
+    if function is None:
+        raise UnsupportedError(f"the size {format_expr(expr)} can't be computed in an FX graph")
+    return function(call, *map(part, expr.args))
+
+
+def _terms(expr: sympy.Add) -> list[Any]:
+    """The terms of a sum, those with symbols first, so that no node adds two numbers."""
+    return sorted(expr.args, key=lambda term: isinstance(term, sympy.Number))
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda call, *args: call(function, *args)
+
+
+def _fold(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda call, *args: functools.reduce(lambda a, b: call(function, a, b), args)
+
+
+def _ceil_div(call: CallFunction, a: Any, b: Any) -> Any:
+    return call(operator.neg, call(operator.floordiv, call(operator.neg, a), b))
+
+
+def _modular(call: CallFunction, a: Any, b: Any, c: Any) -> Any:
+    return call(operator.mod, call(operator.floordiv, a, b), c)
+
+
+_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+    "FloorDiv": _plain(operator.floordiv),
+    "CleanDiv": _plain(operator.floordiv),
+    "CeilDiv": _ceil_div,
+    "Mod": _plain(operator.mod),
+    "PythonMod": _plain(operator.mod),
+    "ModularIndexing": _modular,
+    "Max": _fold(torch.sym_max),
+    "Min": _fold(torch.sym_min),
+    "Where": _plain(torch.sym_ite),
+    "Abs": _plain(operator.abs),
+    "IntTrueDiv": _plain(operator.truediv),
+    "FloatTrueDiv": _plain(operator.truediv),
+    "ToFloat": _plain(torch.sym_float),
+    "TruncToInt": _plain(math.trunc),
+    "FloorToInt": _plain(math.floor),
+    "CeilToInt": _plain(math.ceil),
+    "RoundToInt": _plain(round),
+    "PowByNatural": _plain(operator.pow),
+    "FloatPow": _plain(operator.pow),
+    "LShift": _plain(operator.lshift),
+    "RShift": _plain(operator.rshift),
+    "BitwiseFn_bitwise_and": _plain(operator.and_),
+    "BitwiseFn_bitwise_or": _plain(operator.or_),
+    "BitwiseFn_bitwise_xor": _plain(operator.xor),
+    "sqrt": _plain(torch._sym_sqrt),
+    "Equality": _plain(operator.eq),
+    "Unequality": _plain(operator.ne),
+    "LessThan": _plain(operator.le),
+    "StrictLessThan": _plain(operator.lt),
+    "GreaterThan": _plain(operator.ge),
+    "StrictGreaterThan": _plain(operator.gt),
+    "And": _fold(operator.and_),
+    "Or": _fold(operator.or_),
+    "Not": _plain(torch.sym_not),
+}
+"""How each function of an expression is called, by the name of its sympy class."""

@@ -1,0 +1,290 @@
+"""Types of new nodes, from torch's own shape rules.
+
+Torch computes them on fake tensors in a private ShapeEnv (:mod:`rewright.ir.fakes`), and whatever
+it would have to assume about a size to answer (a guard, an equality, a deferred assert) is an
+:class:`~rewright.errors.InferenceError`: a type holds for all sizes, or there is none. Ops of ours
+get their types from their references; ops with regions from what the regions return
+(:mod:`rewright.ir.region_types`).
+
+Values have no memory, so operands count as contiguous.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import attrs
+import sympy
+from torch._subclasses.fake_tensor import UnsupportedOperatorException
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from rewright.errors import InferenceError
+from rewright.ir.attributes import Attributes, Operand
+from rewright.ir.calls import flat_results, torch_arguments
+from rewright.ir.fakes import FakeWorld
+from rewright.ir.graph import Graph
+from rewright.ir.ops import RETURN, SCALAR, Op, call
+from rewright.ir.region_types import region_types
+from rewright.ir.sizes import Range, Ranges, format_expr, hull, is_true
+from rewright.ir.types import (
+    TensorType,
+    Type,
+    substitute_type,
+    type_of_number,
+    type_symbols,
+)
+
+NewSymbol: TypeAlias = Callable[[str, Range], sympy.Symbol]
+"""``(letter, range)``: names a number that a node makes at run time, ``u`` or ``f``."""
+
+
+def infer_types(
+    op: Op,
+    attributes: Attributes,
+    operand_types: Sequence[Type],
+    *,
+    ranges: Ranges,
+    device: str,
+    regions: Sequence[Graph] = (),
+    fresh: NewSymbol | None = None,
+) -> tuple[Type, ...]:
+    """The types of the results of `op`.
+
+    Args:
+        op: the op.
+        attributes: its attributes, with operands in their places.
+        operand_types: the types of the operands.
+        ranges: what is known of the symbols.
+        device: where the program runs; types of values there have no device.
+        regions: the regions of the node.
+        fresh: called for each size or number that only a run can tell (``nonzero``, ``item``),
+            with the letter and range of the symbol that it shall return.
+
+    Raises:
+        InferenceError: the operands don't fit the op, the type depends on a size (then its
+            `guard` says what would have to be assumed), torch has no shape rule, or a symbol is
+            needed and there is no `fresh`.
+    """
+    types = tuple(operand_types)
+    if regions:
+        found = _Inferred(*region_types(op, attributes, types, regions, ranges))
+    elif op in _STRUCTURAL:
+        found = _Inferred(_STRUCTURAL[op](attributes))
+    else:
+        found = _memoized(op, attributes, types, ranges, device)
+    return found.types if not found.fresh else _named(op, found, fresh)
+
+
+@attrs.frozen
+class _Inferred:
+    """Types, and the symbols in them that are still to be named, with their ranges."""
+
+    types: tuple[Type, ...]
+    fresh: tuple[tuple[sympy.Symbol, Range], ...] = ()
+
+
+def _named(op: Op, found: _Inferred, fresh: NewSymbol | None) -> tuple[Type, ...]:
+    if fresh is None:
+        raise InferenceError(
+            f"{op.name} gives a size or number that only a run can tell",
+            op=op.name,
+            hint="pass fresh= to name its symbol, or give the types",
+        )
+    names = {old: fresh("u" if old.is_integer else "f", known) for old, known in found.fresh}
+    return tuple(substitute_type(item, names) for item in found.types)
+
+
+_STRUCTURAL: Final[dict[Op, Callable[[Attributes], tuple[Type, ...]]]] = {
+    RETURN: lambda _: (),
+    SCALAR: lambda attributes: (type_of_number(attributes["value"]),),
+}
+
+
+# --------------------------------------------------------------------------- remembering
+
+
+@attrs.frozen
+class CacheInfo:
+    """How often types were remembered and computed, and how many are remembered now."""
+
+    hits: int
+    misses: int
+    size: int
+
+
+_MAX_TYPES: Final = 1 << 15
+_MAX_WORLDS: Final = 8
+
+_lock = threading.RLock()
+_known: OrderedDict[Any, _Inferred] = OrderedDict()
+_worlds: OrderedDict[Any, FakeWorld] = OrderedDict()
+_counts = {"hits": 0, "misses": 0}
+
+
+def cache_info() -> CacheInfo:
+    """What :func:`infer_types` remembers."""
+    with _lock:
+        return CacheInfo(_counts["hits"], _counts["misses"], len(_known))
+
+
+def clear_cache() -> None:
+    """Forgets all types and sets the counts to zero."""
+    with _lock:
+        _known.clear()
+        _worlds.clear()
+        _counts.update(hits=0, misses=0)
+
+
+def _memoized(
+    op: Op, attributes: Attributes, types: tuple[Type, ...], ranges: Ranges, device: str
+) -> _Inferred:
+    mentioned = attributes.symbols()
+    for item in types:
+        if not (isinstance(item, TensorType) and item.is_static):
+            mentioned |= type_symbols(item)
+    scope = tuple((s, ranges.get(s, ())) for s in sorted(mentioned, key=str)) if mentioned else ()
+    key = (op, attributes.key, types, scope, device)
+    with _lock:
+        found = _known.get(key)
+        if found is not None:
+            _known.move_to_end(key)
+            _counts["hits"] += 1
+            return found
+        _counts["misses"] += 1
+        found = _known[key] = _compute(op, attributes, types, scope, device)
+        if len(_known) > _MAX_TYPES:
+            _known.popitem(last=False)
+        return found
+
+
+# --------------------------------------------------------------------------- computing
+
+_Scope: TypeAlias = "tuple[tuple[sympy.Symbol, tuple[Range, ...]], ...]"
+
+
+def _compute(
+    op: Op, attributes: Attributes, types: tuple[Type, ...], scope: _Scope, device: str
+) -> _Inferred:
+    """By unbacked sizes; where a shape rule refuses those, by sizes with an example."""
+    try:
+        return _run(op, attributes, types, scope, device, {})
+    except InferenceError as refusal:
+        hints = _examples(scope)
+        if not hints or refusal.__cause__ is None:
+            raise
+        try:
+            return _run(op, attributes, types, scope, device, hints)
+        except InferenceError:
+            raise refusal from refusal.__cause__
+
+
+def _run(
+    op: Op,
+    attributes: Attributes,
+    types: tuple[Type, ...],
+    scope: _Scope,
+    device: str,
+    hints: dict[sympy.Symbol, int],
+) -> _Inferred:
+    key = (scope, device, bool(hints))
+    world = _worlds.pop(key, None)
+    if world is None:
+        world = FakeWorld([symbol for symbol, _ in scope], dict(scope), device, hints)
+    arguments = _fake_arguments(world, attributes, types)
+    try:
+        with world.active():
+            returned = flat_results(call(op, arguments))
+    except Exception as error:
+        raise _refusal(op, attributes, types, world, error) from error
+    found = tuple(world.type_of(item) for item in returned)
+    guards = [fact for fact in world.assumptions() if is_true(fact, dict(scope)) is not True]
+    if guards:
+        raise _depends(op, attributes, types, guards[0])
+    fresh = tuple(world.fresh().items())
+    if not fresh:  # the world is as good as new
+        _worlds[key] = world
+        if len(_worlds) > _MAX_WORLDS:
+            _worlds.popitem(last=False)
+    return _Inferred(found, fresh)
+
+
+def _fake_arguments(
+    world: FakeWorld, attributes: Attributes, types: tuple[Type, ...]
+) -> dict[str, Any]:
+    """The arguments of a call in `world`, by parameter name."""
+    operands = []
+    for index, item in enumerate(types):
+        operands.append(world.make(item, types[:index].count(item)))
+
+    def put(leaf: Any) -> Any:
+        return operands[leaf.index] if isinstance(leaf, Operand) else world.number(leaf)
+
+    return torch_arguments(attributes, put)
+
+
+def _examples(scope: _Scope) -> dict[sympy.Symbol, int]:
+    """An example for each size that has none of its own: distinct, and neither 0 nor 1."""
+    examples = {}
+    for number, (symbol, ranges) in zip(itertools.cycle(_PRIMES), scope, strict=False):
+        covered = hull(ranges)
+        if symbol.name.startswith("s"):
+            examples[symbol] = max(covered.min or 0, min(number, covered.max or number))
+    return examples
+
+
+_PRIMES: Final = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67)
+
+
+# --------------------------------------------------------------------------- what went wrong
+
+
+def _call_text(op: Op, attributes: Attributes, types: tuple[Type, ...]) -> str:
+    """The call as a reader would write it, with types for operands."""
+
+    def text(item: Any) -> str:
+        if isinstance(item, tuple):
+            return f"[{', '.join(text(part) for part in item)}]"
+        if isinstance(item, Operand):
+            return str(types[item.index])
+        return format_expr(item) if isinstance(item, sympy.Basic) else str(item)
+
+    return f"{op.name}({', '.join(f'{name}={text(item)}' for name, item in attributes.items())})"
+
+
+def _depends(
+    op: Op, attributes: Attributes, types: tuple[Type, ...], guard: Any
+) -> InferenceError:
+    text = _condition_text(guard)
+    return InferenceError(
+        f"the type of {_call_text(op, attributes, types)} depends on the sizes: "
+        f"it would hold only where {text}",
+        op=op.name,
+        guard=text,
+        hint="state sizes so that they agree by themselves, or give ranges that decide it",
+    )
+
+
+def _condition_text(guard: Any) -> str:
+    try:
+        return format_expr(guard)
+    except ValueError:
+        return str(guard)
+
+
+def _refusal(
+    op: Op, attributes: Attributes, types: tuple[Type, ...], world: FakeWorld, error: Exception
+) -> InferenceError:
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return _depends(op, attributes, types, world.expression(error.cond))
+    if isinstance(error, UnsupportedOperatorException):
+        return InferenceError(
+            f"torch has no shape rule for {op.name}",
+            op=op.name,
+            hint="register one with torch.library.register_fake, or give the types",
+        )
+    said = world.reworded(str(error).strip().split("\n")[0]) or type(error).__name__
+    return InferenceError(f"{_call_text(op, attributes, types)} has no type: {said}", op=op.name)

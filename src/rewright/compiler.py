@@ -1,0 +1,113 @@
+"""The compile driver: verify a graph, run the passes, build what runs.
+
+Frontends import (:mod:`rewright.frontends`), this module composes: everything that is compiled,
+by either way in, goes through :func:`compile_graph`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from rewright.backends.torch.build import build
+from rewright.frontends.export import import_exported
+from rewright.ir.graph import Graph
+from rewright.ir.signature import Signature
+from rewright.ir.verifier import verify
+from rewright.program import CompiledProgram
+from rewright.settings import Settings
+from rewright.statistics import record
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["compile", "compile_exported", "compile_graph"]
+
+_compiling: Final = threading.RLock()
+"""One compile at a time: torch's tracing and Inductor are not made for more."""
+
+_PASSES: Final[tuple[Callable[[Graph], None], ...]] = ()
+"""What is done to every graph, in order, before it goes to the backend."""
+
+
+def compile(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    inputs: Sequence[Any] | None = None,
+    **settings: Any,
+) -> CompiledProgram:
+    """Exports and compiles a model.
+
+    Args:
+        model: a module in eval mode.
+        args: example arguments.
+        kwargs: example arguments by name.
+        dynamic_shapes: as ``torch.export.export`` takes them.
+        inputs: as :func:`compile_exported` takes them.
+        settings: fields of :class:`~rewright.settings.Settings`, by name.
+
+    Raises:
+        SettingsError: a setting is unknown or illegal.
+        CompileError: the model can't be compiled.
+    """
+    import torch
+
+    chosen = Settings.from_options(settings)
+    with torch.no_grad():
+        exported = torch.export.export(
+            model, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes
+        )
+    return _compile_exported(exported, inputs, chosen)
+
+
+def compile_exported(
+    exported_program: torch.export.ExportedProgram,
+    inputs: Sequence[Any] | None = None,
+    **settings: Any,
+) -> CompiledProgram:
+    """Compiles an exported program, which is not changed and whose weights are not copied.
+
+    Args:
+        exported_program: what ``torch.export.export`` returned.
+        inputs: for each tensor argument a tensor or an :class:`~rewright.Input`, which give
+            sizes their ranges; by default the ranges are the export's.
+        settings: fields of :class:`~rewright.settings.Settings`, by name.
+
+    Raises:
+        SettingsError: a setting is unknown or illegal.
+        InputError: `inputs` don't fit the program.
+        CompileError: the program can't be compiled.
+    """
+    return _compile_exported(exported_program, inputs, Settings.from_options(settings))
+
+
+def _compile_exported(
+    exported: torch.export.ExportedProgram, inputs: Sequence[Any] | None, settings: Settings
+) -> CompiledProgram:
+    with _compiling:
+        graph, signature = import_exported(exported, inputs, device=settings.device)
+        return compile_graph(graph, signature, settings)
+
+
+def compile_graph(graph: Graph, signature: Signature, settings: Settings) -> CompiledProgram:
+    """Compiles a graph, which then belongs to the program.
+
+    Args:
+        graph: a whole program, as a frontend gives it.
+        signature: how it is called.
+        settings: how it is compiled.
+
+    Raises:
+        CompileError: it is not well formed, or the backend can't take it.
+    """
+    with _compiling:
+        verify(graph)
+        for run in _PASSES:
+            run(graph)
+        built = build(graph, signature, settings)
+    record(graphs=1, nodes=sum(1 for _ in graph.walk()), segments=1)
+    return CompiledProgram(graph, signature, settings, built)

@@ -1,0 +1,521 @@
+"""compile_exported: structures, scalars, dynamic sizes, control flow, constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import rewright
+from rewright import Input
+from rewright.errors import FrontendError, InputError, SettingsError, UnsupportedError
+
+from .checks import compare_call, export_and_compare, fresh
+
+AUTO = Dim.AUTO
+
+
+def module_of(function, **members):
+    """A module whose forward is `function`, called with the module first."""
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, value in members.items():
+                if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+                    self.register_buffer(name, value)
+                else:
+                    setattr(self, name, value)
+
+    Wrapped.forward = function
+    return Wrapped()
+
+
+# --------------------------------------------------------------------------- structure
+
+
+def test_nested_arguments_and_results():
+    def forward(self, pair, options, *, scale, extra=None):
+        a, (b, c) = pair
+        return {"sum": a + b * scale["s"], "rest": [c, (options["k"] - 1, None)], "n": 3}
+
+    a, b, c = torch.randn(3), torch.randn(3), torch.randn(2)
+    program = export_and_compare(
+        module_of(forward),
+        ((a, (b, c)), {"k": torch.randn(2), "unused": torch.randn(1)}),
+        kwargs={"scale": {"s": torch.tensor(2.0)}, "extra": None},
+    )
+    assert [argument.name for argument in program.signature.arguments[:3]] == [
+        "pair[0]",
+        "pair[1][0]",
+        "pair[1][1]",
+    ]
+
+
+def test_arguments_by_position_and_by_keyword():
+    module = module_of(lambda self, x, y, mask=None: x * 2 + y if mask is None else x + mask)
+    module.forward = lambda x, y, mask=None: x * 2 + y if mask is None else x + mask
+    x, y = torch.randn(3), torch.randn(3)
+    program = rewright.compile_exported(torch.export.export(module, (x, y)))
+    expected = x * 2 + y
+    torch.testing.assert_close(program(x, y), expected)
+    torch.testing.assert_close(program(x, y=y), expected)
+    torch.testing.assert_close(program(y=y, x=x), expected)
+
+
+@dataclass
+class Output:
+    """A user's own result class, known to pytree."""
+
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+torch.export.register_dataclass(Output, serialized_type_name="tests.frontends.test_export.Output")
+
+
+def test_results_of_a_users_class():
+    module = module_of(lambda self, x: Output(x + 1, x * 2))
+    x = torch.randn(3)
+    program = rewright.compile_exported(torch.export.export(module, (x,)))
+    result = program(x)
+    assert isinstance(result, Output)
+    torch.testing.assert_close(result.second, x * 2)
+
+
+def test_scalars_none_and_constants_as_inputs_and_outputs():
+    def forward(self, x, n, f, flag, text, nothing):
+        assert text == "mean"
+        y = x * n + f if flag else x
+        return y, n, f, None, x.shape[0], x.shape[0] * 2 + 1, self.table
+
+    module = module_of(forward, table=torch.arange(3.0))
+    args = (torch.randn(4, 2), 3, 0.5, True, "mean", None)
+    export_and_compare(
+        module,
+        args,
+        (torch.randn(7, 2), *args[1:]),
+        dynamic_shapes=({0: AUTO}, None, None, None, None, None),
+    )
+
+
+def test_a_literal_must_stay_what_it_was():
+    module = module_of(lambda self, x, n: x * n)
+    program = rewright.compile_exported(torch.export.export(module, (torch.ones(2), 3)))
+    with pytest.raises(InputError, match=r"n.*3"):
+        program(torch.ones(2), 4)
+
+
+def test_symbolic_integer_input():
+    def forward(self, x, n):
+        return x[:, :n] * n
+
+    export_and_compare(
+        module_of(forward),
+        (torch.randn(4, 8), 3),
+        (torch.randn(4, 8), 5),
+        dynamic_shapes=(None, Dim.DYNAMIC),
+    )
+
+
+def test_empty_result_and_no_tensors():
+    export_and_compare(module_of(lambda self, x: []), (torch.ones(1),))
+    export_and_compare(module_of(lambda self, x: (x.new_zeros(0, 3), x[:0])), (torch.ones(2),))
+
+
+# --------------------------------------------------------------------------- constants
+
+
+def test_tied_weights_are_one_constant():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(10, 4)
+            self.head = nn.Linear(4, 10, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, ids):
+            return self.head(self.embed(ids))
+
+    program = export_and_compare(Tied(), (torch.tensor([[1, 2, 3]]),))
+    assert len(program.graph.constants) == 1
+
+
+def test_sources_are_not_copied():
+    module = nn.Linear(8, 8)
+    exported = torch.export.export(module, (torch.randn(2, 8),))
+    program = rewright.compile_exported(exported)
+    weight = program.graph.constants["weight"].data
+    assert weight.data_ptr() == module.weight.data_ptr()
+    with torch.no_grad():
+        module.weight.zero_()
+        module.bias.fill_(3.0)
+    torch.testing.assert_close(program(torch.randn(2, 8)), torch.full((2, 8), 3.0))
+
+
+def test_lifted_and_non_persistent_constants():
+    class Lifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.full((3,), 2.0), persistent=False)
+            self.plain = torch.tensor([1.0, 2.0, 3.0])
+
+        def forward(self, x):
+            return x * self.scale + self.plain + torch.tensor([5.0, 6.0, 7.0])
+
+    export_and_compare(Lifted(), (torch.randn(2, 3),))
+
+
+# --------------------------------------------------------------------------- sizes
+
+
+def test_derived_sizes():
+    s = Dim("s", min=2, max=16)
+    module = module_of(lambda self, x, y: x.sum() + y[1:].view(-1, 2).sum(1))
+    program = export_and_compare(
+        module,
+        (torch.randn(4), torch.randn(9)),
+        (torch.randn(7), torch.randn(15)),
+        dynamic_shapes=({0: s}, {0: 2 * s + 1}),
+    )
+    with pytest.raises(InputError, match="y"):
+        program(torch.randn(4), torch.randn(8))
+    with pytest.raises(InputError):
+        program(torch.randn(4), torch.randn(11))
+
+
+def test_a_size_that_only_a_derived_dimension_gives():
+    s = Dim("s", min=1, max=16)
+    module = module_of(lambda self, y: y[1:].reshape(-1, 2) * y.shape[0])
+    program = export_and_compare(
+        module, (torch.randn(9),), (torch.randn(21),), dynamic_shapes=({0: 2 * s + 1},)
+    )
+    with pytest.raises(InputError, match=r"2\*s0 \+ 1"):
+        program(torch.randn(8))
+
+
+def test_sizes_outside_their_range_are_refused_by_name():
+    batch = Dim("batch", min=2, max=8)
+    module = module_of(lambda self, x: x * 2)
+    program = export_and_compare(module, (torch.randn(4, 3),), dynamic_shapes=({0: batch},))
+    with pytest.raises(InputError, match=r"dimension 0 of x.*9.*8"):
+        program(torch.randn(9, 3))
+
+
+def test_size_one_and_rest_of_the_range():
+    batch, length = Dim("batch", min=1, max=8), Dim("length", min=1, max=32)
+    module = module_of(
+        lambda self, x: torch.softmax(x @ x.transpose(1, 2), -1).reshape(x.shape[0], -1)
+    )
+    shapes = [(2, 5, 3), (1, 1, 3), (8, 32, 3), (1, 32, 3), (8, 1, 3)]
+    export_and_compare(
+        module,
+        *[(torch.randn(shape),) for shape in shapes],
+        dynamic_shapes=({0: batch, 1: length},),
+    )
+
+
+def test_data_dependent_sizes():
+    def forward(self, x):
+        n = x.to(torch.int64).abs().max().item()
+        torch._check(n >= 0)
+        torch._check(n < 100)
+        kept = torch.nonzero(x > 0)
+        return kept, torch.zeros(n) + 1, x[x > 0].sum(), n
+
+    export_and_compare(
+        module_of(forward),
+        (torch.randn(6, 2) * 5,),
+        (torch.ones(6, 2),),
+        (-torch.ones(6, 2),),
+    )
+
+
+def test_float_and_bool_from_data():
+    def forward(self, x):
+        total, positive = x.sum().item(), (x > 0).any().item()
+        return x * total, total, positive
+
+    export_and_compare(module_of(forward), (torch.randn(5),), (-torch.ones(5),))
+
+
+def test_runtime_assertions_stay():
+    def forward(self, x):
+        n = x.sum().to(torch.int64).item()
+        torch._check(n > 3)
+        return x.new_ones(n)
+
+    program = export_and_compare(module_of(forward), (torch.ones(5),))
+    with pytest.raises(Exception, match=r"u0 > 3|> 3"):
+        program(torch.zeros(5))
+
+
+# --------------------------------------------------------------------------- Input
+
+
+def test_inputs_give_sizes_their_ranges():
+    module = module_of(lambda self, x: x * 2)
+    exported = torch.export.export(module, (torch.randn(4, 3),), dynamic_shapes=({0: AUTO},))
+    program = rewright.compile_exported(
+        exported, [Input(min=(1, 3), opt=(8, 3), max=(32, 3), dtype=torch.float32)]
+    )
+    (info,) = program.graph.symbols.values()
+    assert str(info.ranges[0]) == "1..8..32"
+    assert "{1..8..32}" in str(program.graph)
+    with pytest.raises(InputError, match="32"):
+        program(torch.randn(33, 3))
+    torch.testing.assert_close(program(torch.ones(32, 3)), torch.full((32, 3), 2.0))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([Input(min=(1, 3), max=(9, 5))], r"dimension 1 of x is 3 .*can't vary"),
+        ([Input(min=(1,), max=(9,))], "has 2 dimensions, not 1"),
+        ([Input((4, 3), dtype=torch.float16)], "exported as f32.*described as f16"),
+        ([Input((4, 3)), Input((4, 3))], "2 inputs are described, the program takes 1"),
+        ([Input((4, 3), name="y")], "no tensor argument 'y'"),
+        ([3], "must be tensors or rewright.Input, not int"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(inputs, message):
+    module = module_of(lambda self, x: x * 2)
+    exported = torch.export.export(module, (torch.randn(4, 3),), dynamic_shapes=({0: AUTO},))
+    with pytest.raises(InputError, match=message):
+        rewright.compile_exported(exported, inputs)
+
+
+def test_an_input_is_checked_when_it_is_made():
+    with pytest.raises(InputError, match="min <= opt <= max"):
+        Input(min=(4,), opt=(2,), max=(8,))
+    with pytest.raises(InputError, match="different ranks"):
+        Input(min=(4,), max=(8, 2))
+
+
+# --------------------------------------------------------------------------- control flow
+
+
+def test_cond_with_sizes_and_weights_from_outside():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return torch.cond(
+                x.sum() > 0,
+                lambda v: self.a(v) * v.shape[0],
+                lambda v: self.b(v).sin() + v.shape[0] // 2,
+                (x,),
+            )
+
+    export_and_compare(
+        Branches(),
+        (torch.ones(3, 4),),
+        (-torch.ones(5, 4),),
+        dynamic_shapes=({0: AUTO},),
+    )
+
+
+def test_nested_cond():
+    def forward(self, x):
+        def inner(v):
+            return torch.cond(v.max() > 2, lambda u: u * 2, lambda u: u - 1, (v,))
+
+        return torch.cond(x.sum() > 0, inner, lambda v: v.cos(), (x,))
+
+    calls = [(torch.ones(3) * scale,) for scale in (1.0, 5.0, -1.0)]
+    export_and_compare(module_of(forward), *calls)
+
+
+def test_while_loop():
+    from torch._higher_order_ops.while_loop import while_loop
+
+    def forward(self, x):
+        return while_loop(lambda i, v: i < 4, lambda i, v: (i + 1, v * 2 + i), (torch.tensor(0), x))
+
+    export_and_compare(module_of(forward), (torch.ones(3),))
+
+
+def test_grad_mode_regions_are_inlined():
+    def forward(self, x):
+        with torch.no_grad():
+            y = x * 2
+        with torch.enable_grad():
+            z = y + 1
+        return z
+
+    program = export_and_compare(module_of(forward), (torch.ones(3),))
+    assert [node.op.name for node in program.graph] == ["aten.mul.Tensor", "aten.add.Tensor"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_regions_become_casts(dtype):
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x):
+            y = self.linear(x)
+            with torch.autocast("cpu", dtype=dtype):
+                z = self.linear(y) @ y
+                z = torch.softmax(z, -1) + y
+                with torch.autocast("cpu", enabled=False):
+                    w = self.linear(y)
+            return y, z, w
+
+    program = export_and_compare(Mixed(), (torch.randn(8, 8),))
+    assert sum(node.op.name == "aten._to_copy" for node in program.graph) >= 3
+
+
+# --------------------------------------------------------------------------- custom ops
+
+
+@torch.library.custom_op("rewright_tests::twice", mutates_args=())
+def twice(x: torch.Tensor, factor: float) -> torch.Tensor:
+    assert x.is_contiguous(), "this op reads memory as it lies"
+    return x * 2 * factor
+
+
+@twice.register_fake
+def _(x, factor):
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("rewright_tests::bump_", mutates_args=("x",))
+def bump_(x: torch.Tensor, by: torch.Tensor) -> None:
+    x.add_(by)
+
+
+def test_custom_ops_stay_whole_and_see_eagers_layout():
+    def forward(self, x):
+        y = twice(x.t().contiguous(), 0.5)
+        return y + twice(x.t().clone(memory_format=torch.contiguous_format), 2.0)
+
+    program = export_and_compare(module_of(forward), (torch.randn(3, 5),))
+    names = [node.op.name for node in program.graph]
+    assert names.count("rewright_tests.twice") == 2
+
+
+def test_custom_ops_that_mutate():
+    def forward(self, x):
+        y = x + 1
+        bump_(y, x)
+        bump_(y[0], torch.ones(5))
+        bump_(self.total, x[0])
+        return y, self.total + 0
+
+    export_and_compare(module_of(forward, total=torch.zeros(5)), (torch.randn(3, 5),))
+
+
+def test_complex_and_fft():
+    def forward(self, x):
+        z = torch.fft.rfft(x) * (1 + 2j)
+        return torch.fft.irfft(z, n=x.shape[-1]), z.real, z.imag, z.abs(), torch.conj(z) + 1
+
+    export_and_compare(module_of(forward), (torch.randn(3, 8),))
+
+
+def test_quantized_weights():
+    def forward(self, x):
+        q = torch.quantize_per_tensor(x, 0.1, 3, torch.quint8)
+        return torch.dequantize(q)
+
+    module = module_of(forward)
+    try:
+        torch.export.export(module, (torch.randn(3, 8),))
+    except Exception:
+        pytest.skip("this torch can't export quantized tensors itself")
+    export_and_compare(module, (torch.randn(3, 8),))
+
+
+def test_random_ops_keep_their_order():
+    def forward(self, x):
+        return torch.rand_like(x), torch.randn(3), torch.bernoulli(x.sigmoid())
+
+    module = module_of(forward)
+    x = torch.randn(4)
+    program = rewright.compile_exported(torch.export.export(module, (x,)))
+    torch.manual_seed(7)
+    ours = program(x)
+    torch.manual_seed(7)
+    torch.testing.assert_close(ours, module(x))
+
+
+# --------------------------------------------------------------------------- functional programs
+
+
+def test_a_program_that_was_made_functional_before():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.zeros(2))
+
+        def forward(self, x):
+            self.count.add_(x.sum(0))
+            x.mul_(2)
+            return self.count * x
+
+    module = Counts()
+    x = torch.randn(3, 2)
+    exported = torch.export.export(module, (fresh((x,))[0],)).run_decompositions()
+    program = rewright.compile_exported(exported)
+    eager = Counts()
+    compare_call(program, eager, (x,), {})
+    compare_call(program, eager, (x,), {})
+
+
+def test_a_program_loaded_from_a_file(tmp_path):
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten())
+    x = torch.randn(2, 3, 6, 6)
+    torch.export.save(torch.export.export(module, (x,)), tmp_path / "model.pt2")
+    program = rewright.compile_exported(torch.export.load(tmp_path / "model.pt2"))
+    torch.testing.assert_close(program(x), module(x).detach())
+
+
+# --------------------------------------------------------------------------- refused
+
+
+def test_training_mode_is_refused_with_the_line():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop, self.norm = nn.Dropout(0.5), nn.BatchNorm1d(4)
+
+        def forward(self, x, which):
+            return self.drop(x) if which else self.norm(x)
+
+    module = Net().train()
+    for which, what in ((True, "drops at random"), (False, "updates batch statistics")):
+        exported = torch.export.export(module, (torch.randn(3, 4), which))
+        with pytest.raises(UnsupportedError, match=what) as error:
+            rewright.compile_exported(exported)
+        assert "test_export.py" in str(error.value)
+        assert "model.eval()" in str(error.value)
+
+
+def test_batch_norm_without_running_statistics_is_no_training():
+    norm = nn.BatchNorm1d(4, track_running_stats=False)
+    export_and_compare(norm, (torch.randn(3, 4),))
+
+
+def test_not_an_exported_program():
+    with pytest.raises(FrontendError, match=r"ExportedProgram, not Linear.*rewright\.compile"):
+        rewright.compile_exported(nn.Linear(2, 2))
+
+
+def test_unknown_settings_are_refused():
+    exported = torch.export.export(nn.Linear(2, 2), (torch.randn(1, 2),))
+    with pytest.raises(SettingsError, match="torch_backend"):
+        rewright.compile_exported(exported, torch_backnd="eager")
+
+
+def test_compile_exports_and_compiles():
+    module = nn.Linear(4, 2)
+    program = rewright.compile(module, (torch.randn(3, 4),), dynamic_shapes=({0: AUTO},))
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(program(x), module(x).detach())

@@ -1,0 +1,90 @@
+"""The three rules that the rule language was designed for: read these first."""
+
+import math
+
+import torch
+
+from rewright.passes import (
+    REFOLD,
+    Attr,
+    Const,
+    Maybe,
+    NoMatch,
+    OpVar,
+    Rest,
+    Rule,
+    Tensor,
+    aten,
+    either,
+    rw,
+)
+
+
+class FoldBatchNorm(Rule):
+    """batch_norm(conv(x, w, b))  ->  conv(x, w * k, (b - mean) * k + beta),  k = gamma / std"""
+
+    exactness = REFOLD
+
+    def pattern(
+        self,
+        x,
+        w: Const,
+        b: Maybe(Const),
+        gamma: Maybe(Const),
+        beta: Maybe(Const),
+        mean: Const,
+        var: Const,
+        eps: Attr,
+        conv: OpVar(aten.conv1d, aten.conv2d, aten.conv3d),
+        _: Rest,
+    ):
+        y = conv(x, w, b)
+        return aten.batch_norm(y, gamma, beta, mean, var, training=False, eps=eps, **_)
+
+    def replace(self, x, w, b, gamma, beta, mean, var, eps, conv):
+        k = aten.rsqrt(var.wide() + eps)
+        k = k if gamma is None else k * gamma
+        b = -mean * k if b is None else (b - mean) * k
+        b = b if beta is None else b + beta
+        per_filter = [w.shape[0]] + [1] * (w.rank - 1)
+        w_k = w * aten.reshape(k, per_filter)
+        return conv(x, w_k.to(w.dtype), b.to(w.dtype))
+
+
+class LinearTanhGelu(Rule):
+    """h/2 * (1 + tanh(sqrt(2/pi) * (h + 0.044715 h^3))), h = linear(x)  ->  gelu(linear(x), tanh)"""
+
+    exactness = REFOLD
+
+    def pattern(self, x, w, b: Maybe):
+        h = aten.linear(x, w, b)
+        cube = either(h**3, h * h * h)
+        inner = math.sqrt(2 / math.pi) * (h + 0.044715 * cube)
+        return 0.5 * h * (1 + aten.tanh(inner))
+
+    def replace(self, x, w, b):
+        return aten.gelu(aten.linear(x, w, b), approximate="tanh")
+
+
+def maybe_cast(x, dtype):
+    """`x`, or `x` cast to the dtype that it binds."""
+    return either(aten._to_copy(x, dtype=dtype), x)
+
+
+class FuseRmsNorm(Rule):
+    """w * x / sqrt(mean(x^2) + eps)  ->  rms_norm(x, w, eps)      and its mixed-precision form"""
+
+    exactness = REFOLD
+
+    def pattern(self, x: Tensor(), w: Const(rank=1), eps: Attr(float), wide: Maybe(Attr), narrow: Maybe(Attr)):
+        h = maybe_cast(x, wide)
+        y = h * aten.rsqrt(aten.mean.dim(h**2, [-1], keepdim=True) + eps)
+        return w * maybe_cast(y, narrow)
+
+    def where(self, x, w, wide, narrow):
+        if w.shape[0] != x.shape[-1]:
+            return NoMatch("{0} would be broadcast over {1}", w, x)
+        return w.dtype == x.dtype and (wide, narrow) in ((None, None), (torch.float32, x.dtype))
+
+    def replace(self, x, w, eps):
+        return rw.rms_norm(x, w, eps=eps)
