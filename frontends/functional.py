@@ -98,6 +98,15 @@ class Alias:
             self._version = self.storage.version
         return self._value
 
+    def replay(self, emit: Emit) -> Value:
+        """The present value, as views of the storage's, even where a write left it at hand."""
+        if self.parent is None or self.view is None:
+            return self.storage.value
+        if self.storage.version:
+            self._version = -1
+            self.parent.replay(emit)
+        return self.read(emit)
+
     def write(self, value: Value, emit: Emit) -> None:
         """Makes `value` what this alias, and so its storage, holds.
 

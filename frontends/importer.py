@@ -131,7 +131,7 @@ class Importer:
         self.outer = outer
         self.env: dict[torch.fx.Node, Any] = {}
         self.loc: Location | None = None
-        self.origins: list[Storage] = []
+        self.origins: dict[Value, Storage] = {}
         self.extra: dict[Any, Value] = {}
         self.fakes: dict[Value, torch.Tensor] = {}
         self.storages_known = outer.storages_known if outer else True
@@ -159,20 +159,28 @@ class Importer:
             self._write(str(written[index]), returned[index])
         entries = [self.output(returned[index]) for index in kept]
         self.graph.set_outputs(
-            [self.argument(entry) for entry in entries],
+            self._returned(entries),
             results=result_specs(entries, [strides[index] for index in kept]),
             writebacks=[
-                (storage.origin, storage.value)
-                for storage in self.origins
-                if storage.version and storage.origin is not None
+                (origin, storage.value)
+                for origin, storage in self.origins.items()
+                if storage.version
             ],
         )
 
+    def _returned(self, entries: Sequence[Any]) -> list[Value]:
+        """The outputs' values; those that share memory as views of one value."""
+        storages = [entry.storage for entry in entries if isinstance(entry, Alias)]
+        return [
+            entry.replay(self.emit)
+            if isinstance(entry, Alias) and storages.count(entry.storage) > 1
+            else self.argument(entry)
+            for entry in entries
+        ]
+
     def _write(self, name: str, entry: Alias) -> None:
         """Notes that a program which is functional already returns the new value of `name`."""
-        for storage in self.origins:
-            origin = storage.origin
-            assert origin is not None
+        for origin, storage in self.origins.items():
             known = origin.name if isinstance(origin, Constant) else origin.hint
             if known == name:
                 storage.value = entry.read(self.emit)
@@ -210,10 +218,9 @@ class Importer:
 
     def _storage_of(self, origin: Value, value: torch.Tensor) -> Storage:
         """The storage of an input or constant; tied ones share theirs."""
-        known = next((s for s in self.origins if s.origin is origin), None)
+        known = self.origins.get(origin)
         if known is None:
-            known = Storage(origin, origin)
-            self.origins.append(known)
+            known = self.origins[origin] = Storage(origin, origin)
         known.fakes.add(storage_id(value))
         return known
 
@@ -391,7 +398,7 @@ class Importer:
     def pure(self, op: Op, entries: Mapping[str, Any], value: Any, hint: str) -> Any:
         """Imports an op that mutates nothing, and returns its entry (or tuple of entries)."""
         first_name, first = next(iter(entries.items()), ("", None))
-        kinds = tuple(value) if isinstance(value, list | tuple) else (value,)
+        kinds = tuple(value) if isinstance(value, list | tuple) else (value,) * (op.results != 0)
         types = tuple(self.type_of(item) for item in kinds)
         if isinstance(first, Alias):
             spelled = self._normal_form(op, first, types[0] if types else None, hint)

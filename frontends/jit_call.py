@@ -65,7 +65,8 @@ class OverlapCheck:
             if start >= reached:
                 group.clear()
             elif (other := self._collision(args, at, group)) is not None:
-                return self.names[at], self.names[other]
+                first, second = sorted((at, other))
+                return self.names[first], self.names[second]
             group.append(at)
             reached = max(reached, end)
         return None

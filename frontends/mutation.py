@@ -85,8 +85,9 @@ def _rename(importer: Importer, op: Op, entries: dict[str, Any], value: torch.Te
             f"{op.name} changes the shape of an input or parameter itself",
             hint="use the form without the underscore",
         )
-    packet = getattr(torch.ops.aten, op.target._schema.name.split("::")[1].removesuffix("_"))
-    pure = get_op(getattr(packet, op.target._overloadname))
+    pure = pure_counterpart(op.target)
+    if pure is None:
+        raise UnsupportedError(f"{op.name} has no form that leaves its operand as it is")
     rest = {key: importer.argument(e) for key, e in entries.items() if key != "self"}
     old = alias.read(importer.emit)
     types = (importer.type_of(value),)

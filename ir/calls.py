@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch._ops import OpOverload
+
 from rewright.ir.attributes import Attributes, Opaque, Record
+from rewright.ir.ops import Op
 
 
 def torch_arguments(attributes: Attributes, put: Callable[[Any], Any]) -> dict[str, Any]:
@@ -35,3 +38,11 @@ def flat_results(returned: Any) -> tuple[Any, ...]:
     for item in returned:
         flat.extend(item if isinstance(item, list | tuple) else (item,))
     return tuple(flat)
+
+
+def nests_results(op: Op) -> bool:
+    """Whether torch may return lists inside a tuple for `op`: then :func:`flat_results` matters."""
+    if isinstance(op.target, OpOverload):
+        returns = op.target._schema.returns
+        return len(returns) > 1 and any(str(item.type).startswith("List[") for item in returns)
+    return op.name.startswith("rw.functional.")

@@ -9,6 +9,7 @@ where they decide it; where they don't, it notes an assumption, and
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import threading
@@ -20,7 +21,7 @@ import sympy
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._sympy.numbers import int_oo
@@ -70,6 +71,7 @@ class FakeWorld:
     ) -> None:
         self.env = ShapeEnv(specialize_zero_one=False, duck_shape=False)
         self.mode = FakeTensorMode(shape_env=self.env, allow_non_fake_inputs=True)
+        self.mode.cache_enabled = False  # types are remembered by us; its entries cost as much
         self.device = torch.device(device)
         self._theirs: dict[sympy.Symbol, sympy.Symbol] = {}
         self._ours: dict[sympy.Symbol, sympy.Symbol] = {}
@@ -119,10 +121,11 @@ class FakeWorld:
         """
         key = (value_type, occurrence)
         if key not in self._made:
-            self._made[key] = self._make(value_type)
+            self._made[key] = self.new(value_type)
         return self._made[key]
 
-    def _make(self, value_type: Type) -> Any:
+    def new(self, value_type: Type) -> Any:
+        """A new fake tensor (contiguous), number or None of `value_type`."""
         match value_type:
             case TensorType():
                 shape = [self.number(dim) for dim in value_type.shape]
@@ -216,6 +219,24 @@ class FakeWorld:
         return [self.expression(fact) for fact in new if fact.free_symbols & self._ours.keys()]
 
 
+def example_sizes(ranges: Ranges, *, typical: bool = False) -> dict[sympy.Symbol, int]:
+    """An example for each size in `ranges`: distinct, and neither 0 nor 1, where ranges allow it.
+
+    With `typical`, the typical value of a range comes first.
+    """
+    examples = {}
+    sizes = [symbol for symbol in ranges if symbol.name.startswith("s")]
+    for symbol, prime in zip(sizes, itertools.cycle(_PRIMES), strict=False):
+        covered = hull(ranges[symbol])
+        example = max(covered.min or 0, prime if covered.max is None else min(prime, covered.max))
+        known = covered.opt if typical else None
+        examples[symbol] = example if known is None else known
+    return examples
+
+
+_PRIMES: Final = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67)
+
+
 def _condition(fact: tuple[Any, ...]) -> sympy.Basic:
     """A fact of :meth:`FakeWorld._facts` as a condition."""
     match fact:
@@ -232,11 +253,6 @@ def _finite(bound: Any) -> int | None:
     if bound in (int_oo, -int_oo):
         return None
     return int(bound) if abs(int(bound)) < _UNLIMITED else None
-
-
-def is_fake(value: Any) -> bool:
-    """Whether `value` is a fake tensor."""
-    return isinstance(value, FakeTensor)
 
 
 @contextmanager

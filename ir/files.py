@@ -1,5 +1,6 @@
-"""Graphs in files: the text in ``NAME.ir`` and, beside it, the sources' data in ``NAME.safetensors``.
+"""Graphs in files: text in ``NAME.ir``, the data of sources beside it in ``NAME.safetensors``.
 
+Where that is missing, ``weights.safetensors`` of the folder has the data of all graphs in it.
 Dtypes that safetensors has no name for are stored as bytes; the type of the constant tells.
 """
 
@@ -32,6 +33,9 @@ _NAMED: Final = frozenset(
 
 _PLAIN: Final = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
+SHARED_WEIGHTS: Final = "weights.safetensors"
+"""The file with the data of sources that the graphs of a folder share."""
+
 
 def _paths(path: PathLike) -> tuple[Path, Path]:
     """The two files of a graph. A dot in the name is no suffix: ``014-fuse.before``."""
@@ -57,12 +61,21 @@ def dump_graph(graph: Graph, path: PathLike, *, weights: bool = True) -> Path:
     text_path.parent.mkdir(parents=True, exist_ok=True)
     text_path.write_text(f"{print_graph(graph)}\n", encoding="utf-8")
     if weights:
-        save_file(_stored(graph), weight_path)
+        dump_weights(graph, weight_path)
     return text_path
 
 
+def dump_weights(graph: Graph, path: PathLike) -> None:
+    """Writes the data of the sources of `graph` to `path`.
+
+    Raises:
+        RewrightError: the data of a source can't be stored (quantized, a tensor subclass).
+    """
+    save_file(_stored(graph), path)
+
+
 def load_graph(path: PathLike, *, device: str | None = None) -> Graph:
-    """The graph in ``NAME.ir``, with the data in ``NAME.safetensors`` if that is there.
+    """The graph in ``NAME.ir``, with the data of its sources if that is there.
 
     Args:
         path: ``NAME`` or ``NAME.ir``.
@@ -75,8 +88,11 @@ def load_graph(path: PathLike, *, device: str | None = None) -> Graph:
     """
     text_path, weight_path = _paths(path)
     graph = parse_graph(text_path.read_text(encoding="utf-8"), filename=str(text_path))
+    shared_path = text_path.with_name(SHARED_WEIGHTS)
     if weight_path.exists():
         _bind_data(graph, weight_path, device)
+    elif shared_path.exists():
+        _bind_data(graph, shared_path, device, shared=True)
     return graph
 
 
@@ -108,7 +124,8 @@ def _has_no_numbers(data: torch.Tensor) -> bool:
     return data.is_meta or isinstance(data, FakeTensor)
 
 
-def _bind_data(graph: Graph, path: Path, device: str | None) -> None:
+def _bind_data(graph: Graph, path: Path, device: str | None, *, shared: bool = False) -> None:
+    """Gives sources their data. A shared file may have that of other graphs, too."""
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -116,6 +133,8 @@ def _bind_data(graph: Graph, path: Path, device: str | None) -> None:
     for name, tensor in tensors.items():
         constant = graph.constants.get(name)
         if constant is None or not constant.is_source:
+            if shared:
+                continue
             raise ArtifactError(f"there are weights of @{name}, which is no source", path=path)
         fitted = _fitted(constant, tensor, path)
         constant.data = _placed(constant, fitted, device or _home(constant, graph), path)

@@ -23,7 +23,6 @@ from rewright.ir.graph import Constant, Graph, Node, SymbolInfo, Value
 from rewright.ir.location import Location
 from rewright.ir.ops import SCALAR, SEGMENT, call_args
 from rewright.ir.sizes import Range, solve
-from rewright.ir.types import Type
 
 _SIZE = sympy.Dummy("size", integer=True)
 
@@ -57,7 +56,7 @@ def to_fx(
     """
     world = _world(graph)
     root = torch.nn.Module()
-    exporter = _Exporter(graph, torch.fx.Graph(root), root, world)
+    exporter = _Exporter(graph, torch.fx.Graph(), root, world)
     if sizes == "inputs":
         for symbol in size_inputs(graph):
             exporter.sizes[symbol] = exporter.placeholder(symbol.name, world.number(symbol))
@@ -112,9 +111,8 @@ class _Exporter:
     def placeholder(self, name: str, val: Any) -> torch.fx.Node:
         return self._described(self.fx.placeholder(_identifier(name)), val)
 
-    def input(self, value: Value, name: str) -> Any:
-        node = self.placeholder(name, self.world.new(value.type))
-        return node
+    def input(self, value: Value, name: str) -> torch.fx.Node:
+        return self.placeholder(name, self.world.new(value.type))
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Arithmetic on sizes: a node, or the number where all of `args` are."""
@@ -254,7 +252,7 @@ class _Exporter:
     def _region(self, region: Graph) -> torch.fx.Node:
         """`region` as a submodule, which is how FX gives it to a higher-order operator."""
         root = torch.nn.Module()
-        inner = _Exporter(region, torch.fx.Graph(root), root, self.world)
+        inner = _Exporter(region, torch.fx.Graph(), root, self.world)
         for value in region.inputs:
             inner.values[value] = inner.input(value, value.hint or f"input_{value.index}")
         inner.body()

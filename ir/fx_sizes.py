@@ -103,7 +103,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "BitwiseFn_bitwise_and": _plain(operator.and_),
     "BitwiseFn_bitwise_or": _plain(operator.or_),
     "BitwiseFn_bitwise_xor": _plain(operator.xor),
-    "sqrt": _plain(torch._sym_sqrt),
+    "sqrt": _plain(torch.sym_sqrt),
     "Equality": _plain(operator.eq),
     "Unequality": _plain(operator.ne),
     "LessThan": _plain(operator.le),

@@ -90,6 +90,11 @@ class Value:
         return tuple(self._uses)
 
     @property
+    def has_uses(self) -> bool:
+        """Whether anything uses this value."""
+        return bool(self._uses)
+
+    @property
     def users(self) -> tuple[Node, ...]:
         """The nodes that use this value, each once."""
         return tuple(dict.fromkeys(use.node for use in self._uses))
@@ -251,6 +256,22 @@ class Node:
     def is_attached(self) -> bool:
         """Whether this node is in a graph: False once it was erased."""
         return self._graph is not None
+
+    def following(self) -> Iterator[Node]:
+        """The nodes after this one, in order; they may be inserted, moved and erased meanwhile."""
+        node = self._next
+        while node is not None and not node.is_terminator:
+            if node._graph is not None:
+                yield node
+            node = node._next
+
+    def preceding(self) -> Iterator[Node]:
+        """The nodes before this one, the nearest first."""
+        node = self._prev
+        while node is not None and not node.is_terminator:
+            if node._graph is not None:
+                yield node
+            node = node._prev
 
     # -- operands
 

@@ -25,11 +25,11 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from rewright.errors import InferenceError
 from rewright.ir.attributes import Attributes, Operand
 from rewright.ir.calls import flat_results, torch_arguments
-from rewright.ir.fakes import FakeWorld
+from rewright.ir.fakes import FakeWorld, example_sizes
 from rewright.ir.graph import Graph
-from rewright.ir.ops import RETURN, SCALAR, Op, call
+from rewright.ir.ops import RETURN, SCALAR, Op, Trait, call
 from rewright.ir.region_types import region_types
-from rewright.ir.sizes import Range, Ranges, format_expr, hull, is_true
+from rewright.ir.sizes import Dim, Range, Ranges, format_expr, is_true
 from rewright.ir.types import (
     TensorType,
     Type,
@@ -69,11 +69,15 @@ def infer_types(
             `guard` says what would have to be assumed), torch has no shape rule, or a symbol is
             needed and there is no `fresh`.
     """
+    if op.results == 0:  # an assertion: running it would make it a fact of the private ShapeEnv
+        return ()
     types = tuple(operand_types)
     if regions:
         found = _Inferred(*region_types(op, attributes, types, regions, ranges))
     elif op in _STRUCTURAL:
         found = _Inferred(_STRUCTURAL[op](attributes))
+    elif (shape := _broadcast_shape(op, attributes, types)) is not None:
+        return _pointwise(op, attributes, types, shape, device)
     else:
         found = _memoized(op, attributes, types, ranges, device)
     return found.types if not found.fresh else _named(op, found, fresh)
@@ -102,6 +106,45 @@ _STRUCTURAL: Final[dict[Op, Callable[[Attributes], tuple[Type, ...]]]] = {
     RETURN: lambda _: (),
     SCALAR: lambda attributes: (type_of_number(attributes["value"]),),
 }
+
+
+def _broadcast_shape(
+    op: Op, attributes: Attributes, types: tuple[Type, ...]
+) -> tuple[Dim, ...] | None:
+    """The shape of the result of a pointwise op, where its operands tell without a question.
+
+    They do if at each dimension they have one size, or 1: whatever the sizes are.
+    """
+    if not op.has(Trait.ELEMENTWISE) or op.results != 1 or attributes.symbols():
+        return None
+    shapes = [item.shape for item in types if isinstance(item, TensorType)]
+    if len(shapes) != len(types) or not any(shapes):
+        return None
+    result: list[Dim] = []
+    for dims in itertools.zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1):
+        sizes = set(dims) - {1}
+        if len(sizes) > 1:
+            return None
+        result.append(sizes.pop() if sizes else 1)
+    return tuple(reversed(result))
+
+
+def _pointwise(
+    op: Op, attributes: Attributes, types: tuple[Type, ...], shape: tuple[Dim, ...], device: str
+) -> tuple[Type, ...]:
+    """The type of a pointwise op whose shape is known: only the dtype is asked of torch.
+
+    It is asked for sizes 1 and 2, once for all that broadcast alike: most nodes are such, and
+    with symbolic sizes torch takes milliseconds to answer.
+    """
+    asked = tuple(
+        TensorType(item.dtype, tuple(1 if dim == 1 else 2 for dim in item.shape), item.device)
+        for item in types
+        if isinstance(item, TensorType)
+    )
+    (found,) = _memoized(op, attributes, asked, {}, device).types
+    assert isinstance(found, TensorType)
+    return (attrs.evolve(found, shape=shape),)
 
 
 # --------------------------------------------------------------------------- remembering
@@ -173,7 +216,7 @@ def _compute(
     try:
         return _run(op, attributes, types, scope, device, {})
     except InferenceError as refusal:
-        hints = _examples(scope)
+        hints = example_sizes(dict(scope))
         if not hints or refusal.__cause__ is None:
             raise
         try:
@@ -224,19 +267,6 @@ def _fake_arguments(
         return operands[leaf.index] if isinstance(leaf, Operand) else world.number(leaf)
 
     return torch_arguments(attributes, put)
-
-
-def _examples(scope: _Scope) -> dict[sympy.Symbol, int]:
-    """An example for each size that has none of its own: distinct, and neither 0 nor 1."""
-    examples = {}
-    for number, (symbol, ranges) in zip(itertools.cycle(_PRIMES), scope, strict=False):
-        covered = hull(ranges)
-        if symbol.name.startswith("s"):
-            examples[symbol] = max(covered.min or 0, min(number, covered.max or number))
-    return examples
-
-
-_PRIMES: Final = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67)
 
 
 # --------------------------------------------------------------------------- what went wrong

@@ -12,7 +12,7 @@ The grammar, with ``x*`` for any number of x between commas::
     block    := "(" (%value ":" type)* ")" "->" (type | "(" type* ")") clause* "{" node... end "}"
     clause   := "where" given*  |  "device" device  |  "stage" word
     given    := symbol "in" "{" range* "}" ["with" expression] "=" binding
-    binding  := value | "dim" "(" value "," int ")"
+    binding  := %value | "dim" "(" %value "," int ")"
     node     := [%value* "="] op "(" argument* ")" [":" type*] ["#" location] region...
     argument := [name "="] (value | @constant | ^region | attribute | "[" argument* "]")
     region   := "region" ^name block tail
@@ -68,10 +68,14 @@ def parse_graph(text: str, *, filename: str | None = None) -> Graph:
 def _read_block(scope: Scope) -> None:
     """Reads everything after the name of a graph or region."""
     returned, given = _read_header(scope)
-    _read_body(scope, returned)
+    end = _read_body(scope)
     for entry in given:
         _bind(scope, entry)
     _read_tail(scope)
+    types = tuple(value.type for value in scope.graph.outputs)  # constants have theirs by now
+    if types != returned:
+        found, stated = _listed(types), _listed(returned)
+        raise scope.tokens.error(f"{found} is returned, but the header says {stated}", end)
 
 
 def _opened(token: Token) -> str:
@@ -156,19 +160,14 @@ def _read_given(tokens: Tokens) -> _Given:
     equation = parse_expression(tokens) if tokens.accept("with") else symbol(name.text)
     tokens.expect("=", "and where the symbol comes from")
     if not tokens.accept("dim"):
-        return _Given(name, ranges, equation, _read_binding(tokens), None)
+        value = tokens.expect_kind("value", "a value, or dim(value, number)")
+        return _Given(name, ranges, equation, value, None)
     tokens.expect("(")
-    value = _read_binding(tokens)
+    value = tokens.expect_kind("value")
     tokens.expect(",", "and the number of a dimension")
     dim = int(tokens.expect_kind("int", "the number of a dimension").text)
     tokens.expect(")")
     return _Given(name, ranges, equation, value, dim)
-
-
-def _read_binding(tokens: Tokens) -> Token:
-    if tokens.next.kind not in ("value", "constant"):
-        raise tokens.unexpected("a value, or dim(value, number)")
-    return tokens.take()
 
 
 def _read_range(tokens: Tokens) -> Range:
@@ -207,8 +206,8 @@ def _bind(scope: Scope, given: _Given) -> None:
 # --------------------------------------------------------------------------- the body
 
 
-def _read_body(scope: Scope, returned: tuple[Type, ...]) -> None:
-    """Reads nodes, outputs and write-backs, brackets included."""
+def _read_body(scope: Scope) -> Token:
+    """Reads nodes, outputs and write-backs, brackets included; gives the word ``return``."""
     tokens = scope.tokens
     opening = tokens.expect("{", "to open the body")
     while tokens.next.text != "return":
@@ -223,13 +222,10 @@ def _read_body(scope: Scope, returned: tuple[Type, ...]) -> None:
         target = _read_target(scope)
         tokens.expect("=", "and the value that is written back")
         writebacks.append((target, scope.read_value()))
-    types = tuple(value.type for value in values)
-    if types != returned:
-        found, stated = _listed(types), _listed(returned)
-        raise tokens.error(f"{found} is returned, but the header says {stated}", word)
     scope.graph.set_outputs(values, results=specs, writebacks=writebacks)
     scope.graph.terminator.loc = location
     tokens.expect("}", f"to close {_opened(opening)}")
+    return word
 
 
 def _read_target(scope: Scope) -> Value:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
 import torch
 
 from rewright.errors import ParseError, RewrightError, UnsupportedError
-from rewright.ir.attributes import Attributes, Operand, RegionRef, map_leaves
+from rewright.ir.attributes import Attributes, map_leaves
+from rewright.ir.builder import make_node
 from rewright.ir.expression_text import parse_expression
-from rewright.ir.graph import Graph, Node, ResultSpec, Value, ViewStep
+from rewright.ir.graph import Graph, ResultSpec, Value, ViewStep
 from rewright.ir.lexer import Token, Tokens
-from rewright.ir.literals import accept_key, parse_attribute, parse_type, read_list, read_name
-from rewright.ir.location import Location
+from rewright.ir.literals import (
+    accept_key,
+    format_name,
+    parse_attribute,
+    parse_type,
+    read_list,
+    read_name,
+)
 from rewright.ir.ops import Op, get_op, known_ops
 from rewright.ir.parser_scope import Scope, hint_of, nearest
 from rewright.ir.types import Type
@@ -110,7 +117,8 @@ def read_node(scope: Scope, read_region: ReadRegion) -> None:
     regions = _read_regions(scope, read_region)
     if not regions and tokens.next.line == line and tokens.next.text != "}":
         raise tokens.unexpected("the end of the line")
-    node = _make_node(tokens, op, given, types, regions, location, results)
+    placed = _with_regions(tokens, token, given, regions)
+    node = make_node(op, placed, types, location, [hint_of(name) for name in results])
     scope.graph.insert(node)
     for name, value in zip(results, node.results, strict=True):
         scope.define(name, value)
@@ -161,39 +169,26 @@ def _read_regions(scope: Scope, read_region: ReadRegion) -> dict[str, Graph]:
     return regions
 
 
-def _make_node(
-    tokens: Tokens,
-    op: Op,
-    given: Mapping[str, Any],
-    types: Sequence[Type],
-    regions: Mapping[str, Graph],
-    location: Location | None,
-    results: Sequence[Token],
-) -> Node:
-    operands: list[Value] = []
-    numbers = {name: number for number, name in enumerate(regions)}
+def _with_regions(
+    tokens: Tokens, token: Token, given: Mapping[str, Any], regions: Mapping[str, Graph]
+) -> dict[str, Any]:
+    """The arguments with regions in the place of their names; each has one place."""
+    left = dict(regions)
 
-    def place(leaf: Any) -> Any:
-        if isinstance(leaf, Value):
-            operands.append(leaf)
-            return Operand(len(operands) - 1)
-        if isinstance(leaf, _RegionName):
-            name = read_name(tokens, leaf.token)
-            if name not in numbers:
-                raise tokens.error(f"no region {leaf.token.text} follows this node", leaf.token)
-            return RegionRef(numbers[name])
-        return leaf
+    def put(leaf: Any) -> Any:
+        if not isinstance(leaf, _RegionName):
+            return leaf
+        name = read_name(tokens, leaf.token)
+        if name not in regions:
+            raise tokens.error(f"no region {leaf.token.text} follows this node", leaf.token)
+        if name not in left:
+            raise tokens.error(f"the region {leaf.token.text} is an argument twice", leaf.token)
+        return left.pop(name)
 
-    attributes = Attributes({name: map_leaves(value, place) for name, value in given.items()})
-    return Node(
-        op,
-        operands,
-        attributes,
-        types,
-        regions=tuple(regions.values()),
-        loc=location,
-        hints=[hint_of(token) for token in results],
-    )
+    placed = {name: map_leaves(value, put) for name, value in given.items()}
+    for name in left:
+        raise tokens.error(f"the region ^{format_name(name)} is no argument of this node", token)
+    return placed
 
 
 # --------------------------------------------------------------------------- what is returned

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any, Final
 
 import attrs
@@ -235,9 +236,10 @@ class _Printer:
 
     def ending(self, graph: Graph, names: Mapping[Value, str], margin: str) -> None:
         """What a graph returns and writes back."""
+        specs = chain(graph.results, repeat(ResultSpec()))
         outputs = [
             f"{_name_of(value, names)}{_format_spec(spec, names)}"
-            for value, spec in zip(graph.outputs, graph.results, strict=True)
+            for value, spec in zip(graph.outputs, specs, strict=False)
         ]
         line = f"{margin}return {', '.join(outputs)}".rstrip()
         self.add(line, graph.terminator.loc)
@@ -264,9 +266,10 @@ class _Printer:
             return
         prepare = graph.prepare
         names = value_names(prepare)
+        recipes = dict(zip(prepare.prepared_names, prepare.outputs, strict=False))
         others: dict[Value, list[str]] = {}
-        for name, value in zip(prepare.prepared_names, prepare.outputs, strict=True):
-            root = _root(value)
+        for name, value in recipes.items():
+            root = _root(value, recipes)
             if names.get(root) != f"@{format_name(name)}":
                 others.setdefault(root, []).append(name)
 
@@ -283,12 +286,11 @@ class _Printer:
         self.add(f"{margin}}}")
 
 
-def _root(value: Value) -> Value:
-    """The source or recipe that a chain of prepared constants ends in."""
-    seen: set[Value] = set()
-    while isinstance(value, Constant) and not value.is_source and value not in seen:
-        seen.add(value)
-        value = value.graph.recipe(value)
+def _root(value: Value, recipes: Mapping[str, Value]) -> Value:
+    """The source or node's result that a chain of prepared constants ends in."""
+    for _ in recipes:  # no longer, should the chain be a circle
+        if isinstance(value, Constant):
+            value = recipes.get(value.name, value)
     return value
 
 

@@ -110,6 +110,7 @@ class _Compiler:
             tuple(needs(node) for node in root_nodes(roots[start])),
             depth(roots),
             most_uses(roots),
+            hasattr(self.rule, "where"),
             self._finish,
         )
 
@@ -304,7 +305,11 @@ class _Compiler:
                 return refuse(registers, at, "{0} is no {1}", _of(node), _name(pattern))
             if count is not None and len(node.results) != count:
                 return refuse(
-                    registers, at, "{0} has {1} results, not {2}", _of(node), len(node.results),
+                    registers,
+                    at,
+                    "{0} has {1} results, not {2}",
+                    _of(node),
+                    len(node.results),
                     count,
                 )
             registers[home] = node
@@ -326,11 +331,10 @@ class _Compiler:
             node: Node = registers[home]
             given = node.attributes
             for (name, default), register in zip(params, homes, strict=True):
-                item = given.get(name, default)
-                registers[register] = _item(node, item)
-            if rest is None and len(given) > len(stated) or not given.keys() <= stated:
-                return self._left(registers, at, node, stated, rest)
-            return at + 1 if rest is None else self._left(registers, at, node, stated, rest)
+                registers[register] = _item(node, given.get(name, default))
+            if rest is None and given.keys() <= stated:
+                return at + 1
+            return self._left(registers, at, node, stated, rest)
 
         self._add(load)
         self._operands(pattern, homes, home)
@@ -372,15 +376,23 @@ class _Compiler:
             for name, item in left.items():
                 if not same_item(item, node.op.param(name).default):
                     return refuse(
-                        registers, at, "{0} has {1}={2}, which the pattern leaves at its default",
-                        _of(node), name, show(item),
+                        registers,
+                        at,
+                        "{0} has {1}={2}, which the pattern leaves at its default",
+                        _of(node),
+                        name,
+                        show(item),
                     )
             return at + 1
         for name, item in left.items():
             if not rest.values and _has_value(item):
                 return refuse(
-                    registers, at, "{0} has a value for {1}, and {2} takes attributes",
-                    _of(node), name, rest,
+                    registers,
+                    at,
+                    "{0} has a value for {1}, and {2} takes attributes",
+                    _of(node),
+                    name,
+                    rest,
                 )
         home = self.homes[id(rest)]
         if registers[home] is not UNSET and not same_item(registers[home], left):
@@ -391,7 +403,7 @@ class _Compiler:
     def _operands(self, pattern: NodePattern, homes: list[int], home: int) -> None:
         """The arguments in registers `homes`, the first two in either order if they commute."""
         if len(homes) >= 2 and may_commute(pattern):
-            self._swap(*homes[:2], home)
+            self._swap(homes[0], homes[1], home)
         for (name, part), register in zip(pattern.args.items(), homes, strict=True):
             self._match(part, register, home, name)
 
@@ -413,9 +425,7 @@ class _Compiler:
     def _check_inside(self) -> None:
         """Values inside of the match have no users outside, and bind no symbol."""
         outputs, homes = self.outputs, [home for _, home in self.nodes]
-        shared = [
-            home for node, home in self.nodes if node.is_shared or self.rule.shared
-        ]
+        shared = [home for node, home in self.nodes if node.is_shared or self.rule.shared]
         single = [
             self.homes[id(variable)]
             for variable in self.spelling.variables.values()

@@ -214,4 +214,3 @@ class show:
         if isinstance(self.item, tuple):
             return f"[{', '.join(str(show(part)) for part in self.item)}]"
         return str(self.item)
-

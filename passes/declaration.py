@@ -35,7 +35,7 @@ from rewright.passes.patterns import (
 )
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Spelling:
     """One pattern of a rule.
 

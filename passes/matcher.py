@@ -44,7 +44,7 @@ START: Final = 1
 """The register that holds the node that matching starts from."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Match:
     """Where a rule applies.
 
@@ -75,10 +75,15 @@ class Needs:
     traits: frozenset[Trait]
     operands: tuple[frozenset[Any], ...]
 
+    def admits_op(self, op: Op) -> bool:
+        """Whether a root of `op` may match at all."""
+        if self.ops is not None:
+            return op in self.ops
+        return op.is_pure and self.traits <= op.traits
+
     def admit(self, op: Op, producers: frozenset[Any]) -> bool:
         """Whether a root of `op` may match, given all that produces its operands."""
-        fits = op in self.ops if self.ops is not None else op.is_pure and self.traits <= op.traits
-        return fits and all(producers & wanted for wanted in self.operands)
+        return self.admits_op(op) and all(producers & wanted for wanted in self.operands)
 
 
 @attrs.frozen(eq=False)
@@ -92,6 +97,7 @@ class Plan:
         needs: what to ask before running them: any of these.
         depth: how many nodes a path from the root into the pattern has at most.
         most_uses: how often the match may use a value of its inside.
+        asks_where: whether the last instruction asks the rule's `where`.
     """
 
     rule: type[Rule]
@@ -101,6 +107,7 @@ class Plan:
     needs: tuple[Needs, ...]
     depth: int
     most_uses: int
+    asks_where: bool
     _finish: Callable[[Registers], Match]
 
     def match(self, node: Node, trace: Trace | None = None) -> Match | None:

@@ -109,7 +109,8 @@ def overloads_of(op: Op) -> str | None:
     """A hint that names the other overloads of `op`, if it has any."""
     if not op.is_torch:
         return None
-    names = _overload_names(*op.name.split(".")[:2], op.target.overloadpacket)
+    namespace, packet = op.name.split(".")[:2]
+    names = _overload_names(namespace, packet, op.target.overloadpacket)
     others = [name for name in names if name != op.name]
     return f"there are also {', '.join(others)}" if others else None
 

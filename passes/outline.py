@@ -95,7 +95,7 @@ def _producers(pattern: Pattern) -> frozenset[Any] | None:
 
 def producers(node: Node) -> frozenset[Any]:
     """What makes the operands of `node`: ops, and `Constant` for constants."""
-    made = set()
+    made: set[Any] = set()
     for value in node.operands:
         if isinstance(value.owner, Node):
             made.add(value.owner.op)
@@ -148,4 +148,3 @@ def climb(item: Any, path: Path) -> Iterator[Node]:
         users = [user for value in values for user in value.users if accepts(user.op)]
         values = [value for user in users for value in user.results]
     yield from users if path else ()
-

@@ -229,7 +229,7 @@ class OpVar(Variable):
                 "an OpVar names either ops or traits",
                 hint="OpVar(aten.relu, aten.gelu) or OpVar(trait=Trait.ELEMENTWISE)",
             )
-        self.__attrs_init__(  # type: ignore[attr-defined]
+        self.__attrs_init__(
             ops=tuple(item.op if isinstance(item, OpCall) else item for item in ops),
             traits=traits,
             name=name,

@@ -37,7 +37,7 @@ from rewright.passes import declaration
 from rewright.passes.declaration import Spelling
 
 if TYPE_CHECKING:
-    from rewright.passes.prove import Proof
+    from rewright.passes.proof.prove import Proof
 
 
 class Exactness(enum.IntEnum):
@@ -65,6 +65,7 @@ class Rule:
         name: kebab-case of the class's name, unless stated.
         exactness: what it may do to numbers; EXACT unless stated.
         priority: rules of higher priority are tried first, then in order of declaration.
+        tolerance: of a FAST_MATH rule, the error that is allowed, relative to the largest number.
         shared: whether nodes inside of a match may have other users (and then stay for them).
         location: where it was declared, ``passes/fusion/mlp.py:31``.
         spellings: its patterns.
@@ -73,6 +74,7 @@ class Rule:
     name: ClassVar[str] = ""
     exactness: ClassVar[Exactness] = EXACT
     priority: ClassVar[int] = 0
+    tolerance: ClassVar[float] = 1e-3
     shared: ClassVar[bool] = False
     location: ClassVar[str] = ""
     spellings: ClassVar[tuple[Spelling, ...]] = ()
@@ -138,8 +140,8 @@ class Rule:
 
     @classmethod
     def prove(cls, **options: Any) -> Proof:
-        """Proves the rule on generated graphs: see :func:`rewright.passes.prove.prove`."""
-        from rewright.passes.prove import prove
+        """Proves the rule on generated graphs: see :func:`rewright.passes.proof.prove.prove`."""
+        from rewright.passes.proof.prove import prove
 
         return prove(cls, **options)
 

@@ -104,11 +104,11 @@ class Boundary:
         line = self.writer.module.line
         if value_type.rank == 0:
             return name
-        strides = spec.strides or (_contiguous(value_type) if value_type.is_static else None)
-        if strides is None:
+        if spec.strides is None and not _has_ones(value_type):
             with self.writer.module.block(f"if not {name}.is_contiguous():"):
                 line(f"{name} = {name}.contiguous()")
             return name
+        strides = spec.strides or _contiguous(value_type)
         text = tuple_of(literal(s, self.writer.module, self.scope.symbols) for s in strides)
         with self.writer.module.block(f"if {name}.stride() != {text}:"):
             line(f"{name} = restride({name}, {text})")
@@ -151,6 +151,11 @@ class Boundary:
         if isinstance(made, Sequence):
             return Argument(f"{text}[{step.pick}]", made[step.pick])
         return Argument(text, made)
+
+
+def _has_ones(value_type: TensorType) -> bool:
+    """Whether the shape is known, and has dims whose strides ``is_contiguous`` overlooks."""
+    return value_type.is_static and any(dim in (0, 1) for dim in value_type.shape)
 
 
 def _contiguous(value_type: TensorType) -> tuple[int, ...]:

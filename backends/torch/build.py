@@ -21,9 +21,9 @@ from rewright.backends.torch.runtime import alone
 from rewright.backends.torch.source import Module, Names, targets, tuple_of
 from rewright.backends.torch.specialize import Specializations
 from rewright.errors import CompileError, InputError
-from rewright.ir.graph import Constant, Graph
+from rewright.ir.graph import Constant, Graph, Value
 from rewright.ir.signature import Signature
-from rewright.ir.types import TensorType
+from rewright.ir.types import NoneType, TensorType
 from rewright.settings import Settings
 from rewright.statistics import record
 
@@ -134,6 +134,36 @@ class _Builder:
                 module.line(f"return {results[0] if len(results) == 1 else tuple_of(results)}")
             module.line()
             module.line("return forward")
+
+    def _write_compiled(self, writer: Writer, scope: Scope) -> None:
+        """The call of what Inductor made of the graph, its inputs made contiguous."""
+        from rewright.backends.torch.inductor import Inductor, part_of
+
+        part = part_of(self.graph)
+        writer.bind_inputs(scope, {*part.sizes, *self.plan.symbols})
+        given = [scope.symbols[symbol] for symbol in part.sizes]
+        given += [self._dense(writer, scope, value) for value in self.graph.inputs]
+        kept = {c for c in self.plan.constants if c.data is not None}
+        given += [
+            scope.names[c] if c in kept else self._dense(writer, scope, c) for c in part.constants
+        ]
+        for value in part.values:
+            scope.names[value] = writer.names.unique(value.hint or "value")
+        for symbol in part.symbols:
+            scope.symbols[symbol] = writer.names.unique(symbol.name)
+        for value in self.graph.outputs:
+            if value.producer and isinstance(value.type, NoneType):
+                scope.names[value] = "None"
+        made = [*(scope.names[v] for v in part.values), *(scope.symbols[s] for s in part.symbols)]
+        if made:
+            compiled = Inductor(part, self.settings.inductor_options)
+            function = writer.module.hold("compiled", compiled)
+            writer.module.line(f"{targets(made)} = {function}({', '.join(given)})")
+
+    def _dense(self, writer: Writer, scope: Scope, value: Value) -> str:
+        """A value in the layout that Inductor was told of."""
+        name = scope.names[value]
+        return f"{name}.contiguous()" if isinstance(value.type, TensorType) else name
 
     # -- constants
 

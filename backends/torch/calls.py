@@ -23,6 +23,32 @@ from rewright.ir.ops import Op
 
 
 @attrs.frozen
+class Argument:
+    """An argument as source, and a sample of the kind of thing that it will be.
+
+    Attributes:
+        text: the source.
+        sample: a meta tensor, a number, a tuple of them ...; None where the kind can't be told
+            (also for what really is None).
+        parts: the elements of a tuple, as source.
+    """
+
+    text: str
+    sample: Any
+    parts: tuple[str, ...] = ()
+
+    @property
+    def is_sizes(self) -> bool:
+        """Whether this is a tuple of integers."""
+        return type(self.sample) is tuple and all(type(item) is int for item in self.sample)
+
+    @property
+    def is_one_size(self) -> bool:
+        """Whether this is a tuple of one integer, for which torch takes the integer."""
+        return self.is_sizes and len(self.sample) == 1
+
+
+@attrs.frozen
 class Binding:
     """A Python function of torch's that computes an op.
 
@@ -30,17 +56,46 @@ class Binding:
         text: its source, ``torch.relu``; of a method only the name, ``expand``.
         function: the function itself; a method takes its tensor first.
         is_method: whether to write ``x.expand(...)``.
+        spread: whether a tuple of sizes is written as several arguments, ``x.expand(4, 8)``,
+            which torch parses faster.
+        bare: whether a tuple of one size is written as the size, ``torch.sum(x, 1)``; likewise.
     """
 
     text: str
     function: Callable[..., Any] = attrs.field(eq=False, repr=False)
     is_method: bool = False
+    spread: bool = False
+    bare: bool = False
 
-    def call(self, args: Sequence[str]) -> str:
-        """Source that calls it with `args` (positional ones first)."""
+    def call(self, args: Sequence[Argument], kwargs: Mapping[str, Argument]) -> str:
+        """Source that calls it."""
+        if self.spread:
+            texts = [args[0].text, *args[1].parts]
+        else:
+            texts = [self._text(item) for item in args]
+        texts += [f"{name}={self._text(item)}" for name, item in kwargs.items()]
         if self.is_method:
-            return f"{args[0]}.{self.text}({', '.join(args[1:])})"
-        return f"{self.text}({', '.join(args)})"
+            return f"{texts[0]}.{self.text}({', '.join(texts[1:])})"
+        return f"{self.text}({', '.join(texts)})"
+
+    def _text(self, item: Argument) -> str:
+        return item.parts[0] if self.bare and item.is_one_size else item.text
+
+    def forms(
+        self, args: Sequence[Argument], kwargs: Mapping[str, Argument]
+    ) -> Iterator[tuple[Binding, list[Any], dict[str, Any]]]:
+        """The ways to write a call of it, best first, each with the samples it then passes."""
+        plain = [item.sample for item in args]
+        named = {name: item.sample for name, item in kwargs.items()}
+        if self.is_method and len(args) == 2 and not kwargs and args[1].is_sizes:
+            yield attrs.evolve(self, spread=True), [plain[0], *plain[1]], {}
+        if any(item.is_one_size for item in (*args, *kwargs.values())):
+            yield (
+                attrs.evolve(self, bare=True),
+                [item.sample[0] if item.is_one_size else item.sample for item in args],
+                {n: i.sample[0] if i.is_one_size else i.sample for n, i in kwargs.items()},
+            )
+        yield self, plain, named
 
 
 _MODULES: Final[Mapping[str, Any]] = {
@@ -56,17 +111,18 @@ _lock = threading.Lock()
 _known: dict[Any, Binding | None] = {}
 
 
-def binding_of(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Binding | None:
+def binding_of(op: Op, args: Sequence[Argument], kwargs: Mapping[str, Argument]) -> Binding | None:
     """A binding that is `op` for arguments of these kinds, or None.
 
     Args:
         op: any op.
-        args: sample arguments: meta tensors, numbers, tuples of them ...
-        kwargs: the same, by name.
+        args: its arguments by position.
+        kwargs: its arguments by name.
     """
     if not isinstance(op.target, OpOverload) or op.target.namespace != "aten":
         return None
-    key = (op, tuple(map(_kind, args)), tuple((n, _kind(value)) for n, value in kwargs.items()))
+    named = tuple((name, _kind(item.sample)) for name, item in kwargs.items())
+    key = (op, tuple(_kind(item.sample) for item in args), named)
     with _lock:
         if key not in _known:
             _known[key] = _find(op.target, args, kwargs)
@@ -86,13 +142,19 @@ def candidates(target: OpOverload) -> Iterator[Binding]:
         yield Binding(name, method, is_method=True)
 
 
-def _find(target: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Binding | None:
-    meant = _first_dispatch(target, args, kwargs)
+def _find(
+    target: OpOverload, args: Sequence[Argument], kwargs: Mapping[str, Argument]
+) -> Binding | None:
+    samples = [item.sample for item in args]
+    meant = _first_dispatch(target, samples, {n: item.sample for n, item in kwargs.items()})
+    if meant is None:
+        return None
     for binding in candidates(target):
-        if binding.is_method and not (args and isinstance(args[0], Tensor)):
+        if binding.is_method and not (samples and isinstance(samples[0], Tensor)):
             continue
-        if meant is not None and _same(meant, _first_dispatch(binding.function, args, kwargs)):
-            return binding
+        for form, given, named in binding.forms(args, kwargs):
+            if _same(meant, _first_dispatch(form.function, given, named)):
+                return form
     return None
 
 

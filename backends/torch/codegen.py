@@ -1,7 +1,7 @@
 """A graph as straight-line Python that a person can read.
 
     def forward(x, mask):
-        s0 = x.size(0)
+        s0 = x.shape[0]
 
         # layers.0.attn
         q = _nn.linear(x, q_weight, q_bias)                         # model.py:41
@@ -14,7 +14,7 @@ their last use. Branches and loops are Python's own; other regions become nested
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from keyword import iskeyword
 from typing import Any
@@ -22,9 +22,8 @@ from typing import Any
 import attrs
 import sympy
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
-from rewright.backends.torch.calls import binding_of
+from rewright.backends.torch.calls import Argument, binding_of
 from rewright.backends.torch.implementations import implementation_of
 from rewright.backends.torch.liveness import Plan, plan
 from rewright.backends.torch.source import Module, Names, literal, targets, tuple_of
@@ -38,17 +37,6 @@ from rewright.ir.types import ScalarType, TensorType, Type
 
 _LOCATION_COLUMN = 72
 _TO_THE_END = 2**63 - 1
-
-
-@attrs.frozen
-class Argument:
-    """An argument as source, and a sample of the kind of thing that it will be.
-
-    The sample is None where the kind can't be told (also for what really is None).
-    """
-
-    text: str
-    sample: Any
 
 
 @attrs.define(eq=False)
@@ -83,8 +71,7 @@ class Writer:
 
     def graph(self, scope: Scope, what: Plan) -> None:
         """The statements of a graph whose inputs and constants have their names in `scope`."""
-        unbound = in_order(scope.graph, what.symbols)
-        unbound = self._bind_sizes(scope, unbound)
+        unbound = self.bind_inputs(scope, what.symbols)
         for node in what.nodes:
             self._locate(node.loc)
             self._node(scope, node)
@@ -93,6 +80,10 @@ class Writer:
             if gone:
                 self.module.line(f"del {', '.join(gone)}")
 
+    def bind_inputs(self, scope: Scope, symbols: Collection[sympy.Symbol]) -> list[sympy.Symbol]:
+        """Assigns those of `symbols` that inputs give; returns the others, in order."""
+        return self._bind_sizes(scope, in_order(scope.graph, symbols))
+
     def _bind_sizes(self, scope: Scope, unbound: list[sympy.Symbol]) -> list[sympy.Symbol]:
         """Assigns the sizes whose values are there; returns the others."""
         for at, symbol in enumerate(unbound):
@@ -100,7 +91,7 @@ class Writer:
             if info.binding not in scope.names:
                 return unbound[at:] if at else unbound
             held = scope.names[info.binding]
-            size = held if info.dim is None else f"{held}.size({info.dim})"
+            size = held if info.dim is None else f"{held}.shape[{info.dim}]"
             text = solution(info, symbol, size, scope.symbols)
             name = scope.symbols[symbol] = self.names.unique(symbol.name)
             self.module.line(f"{name} = {text}")
@@ -181,12 +172,10 @@ class Writer:
     def call(self, op: Op, named: Mapping[str, Argument], node: Node | None = None) -> str:
         """The expression that computes `op` on arguments by name."""
         args, kwargs = call_args(op, named)
-        texts = [item.text for item in args] + [f"{n}={item.text}" for n, item in kwargs.items()]
-        with _disable_current_modes():
-            samples = [item.sample for item in args]
-            binding = binding_of(op, samples, {n: item.sample for n, item in kwargs.items()})
+        binding = binding_of(op, args, kwargs)
         if binding is not None:
-            return binding.call(texts)
+            return binding.call(args, kwargs)
+        texts = [item.text for item in args] + [f"{n}={item.text}" for n, item in kwargs.items()]
         implementation = implementation_of(op, node)
         short = op.name.removeprefix("aten.")
         if implementation is None:
@@ -201,7 +190,8 @@ class Writer:
         """An attribute, `of` giving what its leaves are."""
         if isinstance(attribute, tuple):
             parts = [self._argument(item, of) for item in attribute]
-            return Argument(tuple_of(p.text for p in parts), tuple(p.sample for p in parts))
+            texts = tuple(part.text for part in parts)
+            return Argument(tuple_of(texts), tuple(part.sample for part in parts), texts)
         if isinstance(attribute, Record):
             items = [(name, self._argument(item, of)) for name, item in attribute.items]
             text = ", ".join(f"{name!r}: {item.text}" for name, item in items)
@@ -231,8 +221,7 @@ class Writer:
                 shape = tuple(typical_size(dim, scope.sizes) for dim in value_type.shape)
                 key = (value_type.dtype, shape, slot)
                 if key not in self._samples:
-                    with _disable_current_modes():
-                        made = torch.empty(shape, dtype=value_type.dtype, device="meta")
+                    made = torch.empty(shape, dtype=value_type.dtype, device="meta")
                     self._samples[key] = made
                 return self._samples[key]
             case ScalarType():

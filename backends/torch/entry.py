@@ -187,29 +187,32 @@ class EntryWriter:
         return [(n, self.graph.inputs[a.input]) for n, a in pairs if a.input is not None]
 
     def _test_arguments(self) -> None:
-        """One argument at a time, without its sizes."""
+        """One argument at a time, without its sizes; whether gradients are asked for at last."""
+        trainable = []
         for name, argument in zip(self.leaves, self.signature.arguments, strict=True):
             if argument.input is not None:
                 value_type = self.graph.inputs[argument.input].type
                 if isinstance(value_type, TensorType):
                     self.tests += self._tensor_tests(name, value_type)
+                    if value_type.dtype.is_floating_point or value_type.dtype.is_complex:
+                        trainable.append(f"{name}.requires_grad")
                 elif isinstance(value_type, ScalarType):
                     kind = self._spell(value_type.kind)
                     self.tests.append(f"{self._spell('type')}({name}) is {kind}")
             elif argument.constant is None:
                 self.tests.append(self._literal_test(name, argument.literal))
+        if trainable:
+            grad = f"{self._spell('is_grad_enabled')}()"
+            self.tests.append(f"not ({grad} and ({' or '.join(trainable)}))")
 
     def _tensor_tests(self, name: str, expected: TensorType) -> list[str]:
-        torch_ = self._spell("torch")
-        tests = [
+        dtype, strided = str(expected.dtype), "torch.strided"
+        return [
             f"{self._spell('type')}({name}) is {self._spell('Tensor')}",
-            f"{name}.dtype is {torch_}.{str(expected.dtype).removeprefix('torch.')}",
-            f"{name}.layout is {torch_}.strided",
+            f"{name}.dtype is {self.module.define(dtype.removeprefix('torch.'), dtype)}",
+            f"{name}.layout is {self.module.define('strided', strided)}",
             self._device_test(name, torch.device(expected.device or self.graph.device)),
         ]
-        if expected.dtype.is_floating_point or expected.dtype.is_complex:
-            tests.append(f"not ({name}.requires_grad and {self._spell('is_grad_enabled')}())")
-        return tests
 
     def _device_test(self, name: str, device: torch.device) -> str:
         if device.type == "cpu":
@@ -318,14 +321,18 @@ class EntryWriter:
 
     def _return(self, call: str) -> None:
         results = [self.names.unique("result") for _ in self.graph.outputs]
-        if len(results) == 1:
-            self.module.line(f"{results[0]} = {call}")
-        else:
-            self.module.line(f"{targets(results)} = {call}" if results else call)
         if self.signature.out_spec is None:
-            self.module.line(f"return [{', '.join(results)}]")
+            returned = f"[{', '.join(results)}]"
         else:
-            self.module.line(f"return {build(self.signature.out_spec, iter(results), self.module)}")
+            returned = build(self.signature.out_spec, iter(results), self.module)
+        as_computed = results[0] if len(results) == 1 else tuple_of(results)
+        if returned == as_computed:
+            self.module.line(f"return {call}")
+            return
+        if results:
+            call = f"{as_computed if len(results) == 1 else targets(results)} = {call}"
+        self.module.line(call)
+        self.module.line(f"return {returned}")
 
 
 _OWN = ("forward", "forward_alone", "refuse", "fits")

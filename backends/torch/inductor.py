@@ -1,1 +1,205 @@
-"""placeholder"""
+"""A whole graph compiled by Inductor, through torch's standalone API.
+
+Inductor is given what the program's end needs: the outputs that are no aliases, the values that
+are written back, and sizes that only the graph knows. Constants stay inputs, so that none is
+copied. Options hold for one compile, and never globally.
+
+Inductor may assume more of a size than its range says ("is not 1"). Torch's own callers guard
+for that; the standalone API leaves it to its caller. So every variant knows what was assumed,
+and a call with other sizes makes another variant.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import sympy
+import torch
+from torch import Tensor
+
+from rewright.backends.torch.liveness import is_computed, spec_symbols
+from rewright.errors import CompileError
+from rewright.ir.builder import Builder
+from rewright.ir.copying import copy_with_map
+from rewright.ir.fx_export import constant_inputs, size_inputs, to_fx
+from rewright.ir.graph import Constant, Graph, SymbolInfo, Value
+from rewright.ir.ops import SCALAR
+from rewright.ir.sizes import Range, evaluate
+from rewright.ir.types import NoneType, ScalarType
+
+DEFAULTS: Final[Mapping[str, Any]] = {"fallback_random": True}
+"""Options that every compile starts from: random numbers are eager's."""
+
+_VARIANTS: Final = 16
+"""So many variants are made for one graph, before sizes are taken one by one."""
+
+_compiling: Final = threading.RLock()
+
+
+@attrs.frozen(eq=False)
+class Part:
+    """The part of a graph that Inductor compiles, and how it is called.
+
+    Attributes:
+        graph: a copy, with the outputs that are needed.
+        sizes: the sizes that it takes first.
+        constants: the constants that it takes last, after the inputs: those of the original.
+        values: the values of the original that it returns.
+        symbols: the sizes that it returns after them.
+    """
+
+    graph: Graph
+    sizes: tuple[sympy.Symbol, ...]
+    constants: tuple[Constant, ...]
+    values: tuple[Value, ...]
+    symbols: tuple[sympy.Symbol, ...]
+
+
+def part_of(graph: Graph) -> Part:
+    """What Inductor is given of `graph`."""
+    values = [v for v, spec in zip(graph.outputs, graph.results, strict=True) if is_computed(spec)]
+    values += [value for target, value in graph.writebacks if target is not value]
+    values = [v for v in dict.fromkeys(values) if v.producer and not isinstance(v.type, NoneType)]
+    wanted = spec_symbols(graph.results)
+    symbols = [s for s in graph.symbols if s in wanted and graph.symbols[s].binding.producer]
+    copy, copies = copy_with_map(graph)
+    build = Builder(copy)
+    made = [build.call(SCALAR, symbol, types=[ScalarType("int", symbol)]) for symbol in symbols]
+    copy.set_outputs([*(copies[value] for value in values), *made])
+    originals = {copies[c]: c for c in graph.constants.values()}
+    constants = tuple(originals[c] for c in constant_inputs(copy))
+    return Part(copy, size_inputs(copy), constants, tuple(values), tuple(symbols))
+
+
+class Inductor:
+    """A part of a graph, compiled; and compiled again where sizes break what was assumed.
+
+    Called with the sizes, inputs and constants of the part; returns its values and sizes.
+
+    Args:
+        part: what to compile.
+        options: of Inductor, by name.
+
+    Raises:
+        CompileError: Inductor can't.
+    """
+
+    def __init__(self, part: Part, options: Mapping[str, Any]) -> None:
+        self._part = part
+        self._options = {**DEFAULTS, **options}
+        self._variants: list[_Variant] = [self._compile(part.graph)]
+
+    def __call__(self, *args: Any) -> Sequence[Any]:
+        """Runs the variant that fits the sizes."""
+        sizes = args[: len(self._part.sizes)]
+        for variant in self._variants:
+            if variant.fits(sizes):
+                return variant.run(*args)
+        return self._for(sizes).run(*args)
+
+    def __len__(self) -> int:
+        return len(self._variants)
+
+    def _for(self, sizes: Sequence[int]) -> _Variant:
+        """A new variant, for `sizes` and whatever else it is good for."""
+        with _compiling:
+            for variant in self._variants:  # another thread may have made it
+                if variant.fits(sizes):
+                    return variant
+            fixed = len(self._variants) >= _VARIANTS
+            made = self._compile(_typical_at(self._part, sizes, fixed))
+            self._variants = [*self._variants, made]
+            return made
+
+    def _compile(self, graph: Graph) -> _Variant:
+        with _compiling:
+            try:
+                return _compiled(graph, self._part, self._options)
+            except Exception as error:
+                raise CompileError(
+                    f"Inductor can't compile @{graph.name}: {_first_line(error)}",
+                    hint="compile with torch_backend='eager'",
+                ) from error
+
+
+@attrs.frozen(eq=False)
+class _Variant:
+    """One result of Inductor's.
+
+    Attributes:
+        run: takes the sizes, inputs and constants.
+        symbols: the sizes, as `assumed` calls them.
+        assumed: what it is right for.
+    """
+
+    run: Callable[..., Sequence[Any]]
+    symbols: tuple[sympy.Symbol, ...]
+    assumed: tuple[Any, ...]
+
+    def fits(self, sizes: Sequence[int]) -> bool:
+        """Whether it is right for `sizes`."""
+        if not self.assumed:
+            return True
+        values = dict(zip(self.symbols, sizes, strict=True))
+        return all(evaluate(condition, values) for condition in self.assumed)
+
+
+def _compiled(graph: Graph, part: Part, options: Mapping[str, Any]) -> _Variant:
+    module = to_fx(graph, constants="inputs", sizes="inputs")
+    placeholders = module.graph.find_nodes(op="placeholder")
+    for constant, node in zip(reversed(part.constants), reversed(placeholders), strict=False):
+        if constant.data is not None:
+            _lay_out(node, constant.data)
+    examples = [node.meta["val"] for node in placeholders]
+    symbols = tuple(size.node.expr for size in examples[: len(part.sizes)])
+    with torch.no_grad():
+        run = torch._inductor.standalone_compile(
+            module,
+            examples,
+            dynamic_shapes="from_graph",
+            options={"config_patches": dict(options)},
+        )
+    return _Variant(run, symbols, _assumed(examples, symbols))
+
+
+def _lay_out(node: torch.fx.Node, data: Tensor) -> None:
+    """Gives a placeholder the strides of the constant that it stands for."""
+    fake = node.meta["val"]
+    with fake.fake_mode:
+        laid_out = torch.empty_strided(
+            data.shape, data.stride(), dtype=fake.dtype, device=fake.device
+        )
+    node.meta["val"] = node.meta["example_value"] = laid_out
+
+
+def _assumed(examples: Sequence[Any], symbols: Sequence[sympy.Symbol]) -> tuple[Any, ...]:
+    """What torch noted in the ShapeEnv of `examples` about `symbols`."""
+    modes = (item.fake_mode for item in examples if isinstance(item, Tensor))
+    mode: Any = next(modes, None)
+    if mode is None or not symbols:
+        return ()
+    conditions = (guard.expr for guard in mode.shape_env.guards)
+    return tuple(c for c in conditions if c.free_symbols and c.free_symbols <= {*symbols})
+
+
+def _typical_at(part: Part, sizes: Sequence[int], fixed: bool) -> Graph:
+    """A copy of the part's graph, with `sizes` as the typical ones, or the only ones."""
+    graph = part.graph.copy()
+    for symbol, size in zip(part.sizes, sizes, strict=True):
+        info = graph.symbols[symbol]
+        known = (
+            (Range(size, size, size),) if fixed else tuple(_around(r, size) for r in info.ranges)
+        )
+        graph.symbols[symbol] = SymbolInfo(known, info.binding, info.dim)
+    return graph
+
+
+def _around(known: Range, size: int) -> Range:
+    return attrs.evolve(known, opt=size) if size in known else known
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

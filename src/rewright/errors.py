@@ -21,8 +21,8 @@ and every warning, in another:
       FallbackWarning        a graph runs in eager mode, because it failed to compile
       DetachedWarning        trainable parameters, whose gradients a compiled graph can't give
 
-Each error says what went wrong, where, and what to do next, and keeps the parts as attributes. Nodes,
-values and paths are kept as text, so that an error can be pickled and keeps no graph alive.
+Each error says what went wrong, where, and what to do next, and keeps the parts as attributes.
+Nodes, values and paths are kept as text, so that an error can be pickled and keeps no graph alive.
 
 This module is the bottom of the package: it imports nothing of ours, and nothing heavy.
 """
@@ -331,6 +331,10 @@ class PassError(CompileError):
 
     Args:
         pass_name: the pass, as it is written in a pipeline.
+        rule: the rule at fault, where one is known to be.
+        ran: the passes that had run before it, as they are written in a pipeline.
+        excerpt: the lines of the graph around the fault.
+        replay: a command that shows the same failure again.
     """
 
     def __init__(
@@ -338,6 +342,10 @@ class PassError(CompileError):
         message: str,
         *,
         pass_name: str | None = None,
+        rule: str | None = None,
+        ran: str | None = None,
+        excerpt: str | None = None,
+        replay: str | None = None,
         op: object | None = None,
         node: object | None = None,
         where: object | None = None,
@@ -345,6 +353,16 @@ class PassError(CompileError):
     ) -> None:
         super().__init__(message, op=op, node=node, where=where, hint=hint)
         self.pass_name = pass_name
+        self.rule = rule
+        self.ran = ran
+        self.excerpt = excerpt
+        self.replay = replay
+
+    def details(self) -> list[tuple[str, str]]:
+        """What ran before and how to replay it follow the hint; the graph stands last."""
+        added = [("after", self.ran), ("replay", self.replay)]
+        rows = super().details() + [(label, text) for label, text in added if text]
+        return [*rows, ("graph", "\n" + self.excerpt)] if self.excerpt else rows
 
 
 class ConversionError(CompileError):

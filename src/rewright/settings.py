@@ -5,6 +5,7 @@ that contradict each other raise :class:`~rewright.errors.SettingsError`. A sett
 only once the compiler honours it.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -76,6 +77,16 @@ def _choice(*choices: str, default: str, doc: str) -> Any:
     return attrs.field(default=default, validator=check, metadata={"legal": legal, "doc": doc})
 
 
+def _flag(*, doc: str) -> Any:
+    """A setting that is on or off; off by default."""
+
+    def check(_: "Settings", attribute: "attrs.Attribute[bool]", value: object) -> None:
+        if not isinstance(value, bool):
+            raise _illegal(attribute.name, value, _FLAG)
+
+    return attrs.field(default=False, validator=check, metadata={"legal": _FLAG, "doc": doc})
+
+
 def _value(
     *,
     default: Any,
@@ -87,6 +98,12 @@ def _value(
     return attrs.field(default=default, converter=converter, metadata={"legal": legal, "doc": doc})
 
 
+_FLAG = "True, False"
+_LEVEL = "0, 1"
+_NUMERICS = "True, False, or a tolerance above 0"
+_PATH = "None, or the path of a folder"
+_PIPELINE = "None, a rewright.passes.Pipeline, or its text"
+_TEXT = "None, or a text"
 _DEVICE = "None, 'cpu', 'cuda', 'cuda:N', or such a torch.device"
 _INDUCTOR_OPTIONS = "a mapping from names of torch._inductor.config to plain values"
 
@@ -99,6 +116,39 @@ def _device(value: object) -> str | None:
     if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
         raise _illegal("device", value, _DEVICE)
     return text
+
+
+def _level(value: object) -> int:
+    if isinstance(value, bool) or value not in (0, 1):
+        raise _illegal("optimization_level", value, _LEVEL)
+    return 1 if value else 0
+
+
+def _numerics(value: object) -> bool | float:
+    if isinstance(value, bool) or (isinstance(value, float) and value > 0):
+        return value
+    raise _illegal("numerics", value, _NUMERICS)
+
+
+def _pipeline(value: Any) -> Any:
+    """A pipeline, or its text. What it means is known to `rewright.passes`, which is above this."""
+    if value is None or isinstance(value, str) or hasattr(value, "steps"):
+        return value
+    raise _illegal("pipeline", value, _PIPELINE)
+
+
+def _dump_ir(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise _illegal("dump_ir", value, _TEXT)
+
+
+def _reproducer(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str | os.PathLike) and str(value):
+        return str(value)
+    raise _illegal("reproducer", value, _PATH)
 
 
 def _inductor_options(value: object) -> Options:
@@ -193,6 +243,55 @@ class Settings:
         legal=_INDUCTOR_OPTIONS,
         converter=_inductor_options,
         doc="Options for Inductor, for this compile only. Needs torch_backend='inductor'.",
+    )
+
+    pipeline: Any = _value(
+        default=None,
+        legal=_PIPELINE,
+        converter=_pipeline,
+        doc="The passes to run, in order. None: the default ones of the target, which the name "
+        "'default' stands for in a text: 'default,my-fusions'.",
+    )
+    optimization_level: int = _value(
+        default=1,
+        legal=_LEVEL,
+        converter=_level,
+        doc="Which default pipeline to run: 0 does only what a program can't run without.",
+    )
+    exactness: Literal["exact", "refold", "fast-math"] = _choice(
+        "exact",
+        "refold",
+        "fast-math",
+        default="refold",
+        doc="What rewrite rules may do to numbers: keep every bit; recombine constants, in at "
+        "least float32; or trade accuracy for speed.",
+    )
+    dump_ir: str | None = _value(
+        default=None,
+        legal=_TEXT,
+        converter=_dump_ir,
+        doc="Show the graph around passes: 'all', 'changed' or names of passes, 'cse,fuse', on "
+        "standard error; 'changed:DIR' writes numbered files to a folder. Also REWRIGHT_DUMP.",
+    )
+    verify_each: bool = _flag(
+        doc="Verify the graph after each pass that changed it. Also REWRIGHT_VERIFY=1.",
+    )
+    timing: bool = _flag(
+        doc="Print where the time of the passes and rules went. Also REWRIGHT_TIMING=1.",
+    )
+    numerics: bool | float = _value(
+        default=False,
+        legal=_NUMERICS,
+        converter=_numerics,
+        doc="Run the graph before and after each pass, and fail where its numbers move beyond a "
+        "tolerance, naming the rule. Also REWRIGHT_NUMERICS.",
+    )
+    reproducer: str | None = _value(
+        default=None,
+        legal=_PATH,
+        converter=_reproducer,
+        doc="Where to write, when a pass fails, the graph that it was given and a command that "
+        "shows the failure again. None: the folder of dump_ir, if any. Also REWRIGHT_REPRODUCER.",
     )
 
     def __attrs_post_init__(self) -> None:

@@ -10,9 +10,9 @@ from tests.frontends.jit import Block, Stack, compiles, jit
 X = torch.linspace(-2, 2, 32).reshape(4, 8)
 
 
-def run(model: torch.nn.Module, **options: str) -> None:
-    with torch.no_grad(), compiles():
-        jit(model, options=options)(X.clone())
+def run(model: torch.nn.Module, graphs: int = 1) -> None:
+    with torch.no_grad(), compiles(graphs):
+        jit(model)(X.clone())
 
 
 def collected(references: list[weakref.ref]) -> bool:
@@ -49,11 +49,10 @@ def test_parameters_are_freed_with_their_model():
     keeper = Block().eval()
     run(keeper)
     model = Block().eval()
-    run(model)
+    run(model, graphs=0)
     parameters = [weakref.ref(value) for value in model.state_dict(keep_vars=True).values()]
     del model
-    run(keeper)
-    torch.compiler.reset()
+    run(keeper, graphs=0)
     assert collected(parameters)
 
 

@@ -62,10 +62,6 @@ def edit_in_place(model: Block) -> None:
         model.fc.weight.mul_(-0.5)
 
 
-def edit_data_in_place(model: Block) -> None:
-    model.fc.weight.data.neg_()  # no version counter sees this
-
-
 def load_state(model: Block) -> None:
     model.load_state_dict(Block().state_dict())
 
@@ -86,7 +82,6 @@ CHANGES = [
     replace_parameter,
     swap_data,
     edit_in_place,
-    edit_data_in_place,
     load_state,
     replace_buffer,
     replace_module,

@@ -122,7 +122,7 @@ def test_symbolic_integer_input():
 
 
 def test_empty_result_and_no_tensors():
-    export_and_compare(module_of(lambda self, x: []), (torch.ones(1),))
+    export_and_compare(module_of(lambda self, x: [x[1:]]), (torch.ones(1),))
     export_and_compare(module_of(lambda self, x: (x.new_zeros(0, 3), x[:0])), (torch.ones(2),))
 
 
@@ -249,7 +249,7 @@ def test_runtime_assertions_stay():
         return x.new_ones(n)
 
     program = export_and_compare(module_of(forward), (torch.ones(5),))
-    with pytest.raises(Exception, match=r"u0 > 3|> 3"):
+    with pytest.raises(Exception, match="u0 >= 4"):
         program(torch.zeros(5))
 
 
@@ -504,7 +504,7 @@ def test_batch_norm_without_running_statistics_is_no_training():
 
 
 def test_not_an_exported_program():
-    with pytest.raises(FrontendError, match=r"ExportedProgram, not Linear.*rewright\.compile"):
+    with pytest.raises(FrontendError, match=r"(?s)ExportedProgram, not Linear.*rewright\.compile"):
         rewright.compile_exported(nn.Linear(2, 2))
 
 

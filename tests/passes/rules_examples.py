@@ -5,6 +5,7 @@ import math
 import torch
 
 from rewright.passes import (
+    FLOATS,
     REFOLD,
     Attr,
     Const,
@@ -44,19 +45,18 @@ class FoldBatchNorm(Rule):
     def replace(self, x, w, b, gamma, beta, mean, var, eps, conv):
         k = aten.rsqrt(var.wide() + eps)
         k = k if gamma is None else k * gamma
-        b = -mean * k if b is None else (b - mean) * k
-        b = b if beta is None else b + beta
-        per_filter = [w.shape[0]] + [1] * (w.rank - 1)
-        w_k = w * aten.reshape(k, per_filter)
-        return conv(x, w_k.to(w.dtype), b.to(w.dtype))
+        shift = -mean.wide() if b is None else b.wide() - mean
+        shift = shift * k if beta is None else shift * k + beta
+        scaled = w * aten.reshape(k, [w.shape[0]] + [1] * (w.rank - 1))
+        return conv(x, scaled.to(w.dtype), shift.to(w.dtype))
 
 
 class LinearTanhGelu(Rule):
-    """h/2 * (1 + tanh(sqrt(2/pi) * (h + 0.044715 h^3))), h = linear(x)  ->  gelu(linear(x), tanh)"""
+    """h/2 (1 + tanh(sqrt(2/pi) (h + 0.044715 h^3))), h = linear(x)  ->  gelu(linear(x))"""
 
     exactness = REFOLD
 
-    def pattern(self, x, w, b: Maybe):
+    def pattern(self, x: Tensor(dtype=FLOATS), w, b: Maybe):
         h = aten.linear(x, w, b)
         cube = either(h**3, h * h * h)
         inner = math.sqrt(2 / math.pi) * (h + 0.044715 * cube)
@@ -76,7 +76,14 @@ class FuseRmsNorm(Rule):
 
     exactness = REFOLD
 
-    def pattern(self, x: Tensor(), w: Const(rank=1), eps: Attr(float), wide: Maybe(Attr), narrow: Maybe(Attr)):
+    def pattern(
+        self,
+        x: Tensor(dtype=FLOATS),
+        w: Const(rank=1),
+        eps: Attr(float),
+        wide: Maybe(Attr),
+        narrow: Maybe(Attr),
+    ):
         h = maybe_cast(x, wide)
         y = h * aten.rsqrt(aten.mean.dim(h**2, [-1], keepdim=True) + eps)
         return w * maybe_cast(y, narrow)

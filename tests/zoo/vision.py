@@ -47,7 +47,7 @@ TRANSFORMERS = (
         "BeitModel",
         "BeitConfig",
         PATCHES | dict(use_relative_position_bias=True, use_mask_token=False),
-        notes="relative position bias, interpolated",
+        notes="relative position bias, interpolated; writes through views",
     ),
     vision(
         "swin",
@@ -62,7 +62,7 @@ TRANSFORMERS = (
             window_size=4,
         ),
         quick=True,
-        notes="shifted windows: rolls, and a mask written into slices",
+        notes="shifted windows: rolls",
     ),
     vision(
         "segformer",

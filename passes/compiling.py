@@ -1,0 +1,226 @@
+"""The passes of one compile: which pipeline, watched by which instruments.
+
+Settings and the environment ask for instruments; a setting wins over a variable.
+
+=======================  ===============  ====================================================
+variable                 setting          value
+=======================  ===============  ====================================================
+``REWRIGHT_DUMP``        ``dump_ir``      ``all:DIR``, ``changed:DIR``, ``cse,fuse:DIR``; no DIR
+                                          means standard error
+``REWRIGHT_NUMERICS``    ``numerics``     ``1``, or a tolerance like ``1e-3``
+``REWRIGHT_REPRODUCER``  ``reproducer``   a folder
+``REWRIGHT_VERIFY``      ``verify_each``  ``1``
+``REWRIGHT_TIMING``      ``timing``       ``1``
+``REWRIGHT_BISECT``                       ``12``, ``12.5``: see ``rewright bisect``
+=======================  ===============  ====================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import torch
+
+from rewright.errors import InputError, SettingsError
+from rewright.ir.binding import bind_symbols
+from rewright.ir.graph import Graph
+from rewright.passes.instruments import bisect
+from rewright.passes.instruments.bisect import Bisect
+from rewright.passes.instruments.dump import Dump, DumpSpec
+from rewright.passes.instruments.numerics import Numerics, fitting_samples
+from rewright.passes.instruments.protocol import Instrument
+from rewright.passes.instruments.reproducer import Reproducer
+from rewright.passes.instruments.samples import Samples
+from rewright.passes.instruments.timing import Timing
+from rewright.passes.instruments.verify import VerifyEach
+from rewright.passes.manager import Pipeline
+from rewright.passes.pipelines import default_pipeline
+from rewright.passes.registry import DEFAULT
+from rewright.passes.rule import Exactness
+from rewright.settings import Settings
+
+_log: Final = logging.getLogger(__name__)
+
+
+def run_pipeline(graph: Graph, settings: Settings, inputs: Sequence[Any] | None = None) -> Graph:
+    """Runs the passes of a compile on `graph`, in place.
+
+    Args:
+        graph: a whole program, as a frontend gives it.
+        settings: say which pipeline, and what watches it.
+        inputs: example inputs of the graph, in its order, if there are some: what the instrument
+            `numerics` runs it on.
+
+    Returns:
+        The graph.
+
+    Raises:
+        PassError: a pass failed.
+        ParseError: the setting `pipeline` is no pipeline.
+        SettingsError: a setting or an environment variable is not right.
+    """
+    pipeline = pipeline_of(settings, graph.device)
+    watch = Watch.of(settings, os.environ)
+    pipeline.run(
+        graph,
+        instruments=watch.instruments(graph, _usable(graph, inputs)) if watch != NOTHING else (),
+        exactness=exactness_called(settings.exactness),
+    )
+    return graph
+
+
+def pipeline_of(settings: Settings, device: str) -> Pipeline:
+    """The pipeline of a compile for `device`. In the text of one, ``default`` stands for ours.
+
+    Raises:
+        ParseError: the setting `pipeline` is no pipeline.
+    """
+    target = device.partition(":")[0] if settings.target == "auto" else settings.target
+    ours = default_pipeline(target, settings.optimization_level)
+    if settings.pipeline is None:
+        return ours
+    if isinstance(settings.pipeline, str):
+        return Pipeline.parse(settings.pipeline, {DEFAULT: ours})
+    if isinstance(settings.pipeline, Pipeline):
+        return settings.pipeline
+    raise SettingsError(
+        f"the setting 'pipeline' is a {type(settings.pipeline).__name__}",
+        setting="pipeline",
+        hint="give a rewright.passes.Pipeline or its text",
+    )
+
+
+def exactness_called(word: str) -> Exactness:
+    """The exactness that the word ``exact``, ``refold`` or ``fast-math`` stands for."""
+    return Exactness[word.upper().replace("-", "_")]
+
+
+# --------------------------------------------------------------------------- what watches
+
+
+@attrs.frozen
+class Watch:
+    """What is to be watched.
+
+    Attributes:
+        dump: what to show of the graph.
+        reproducer: the folder for what a failing pass was given; None for none.
+        verify_each: whether to verify after each pass.
+        numerics: whether to compare numbers after each pass.
+        tolerance: how far they may move; None for the dtype's own.
+        timing: whether to print where the time went.
+        bisect: stops somewhere.
+    """
+
+    dump: DumpSpec | None = None
+    reproducer: Path | None = None
+    verify_each: bool = False
+    numerics: bool = False
+    tolerance: float | None = None
+    timing: bool = False
+    bisect: Bisect | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, environment: Mapping[str, str]) -> Watch:
+        """What settings and environment variables ask for.
+
+        Raises:
+            SettingsError: one of them is not right.
+        """
+        dump = settings.dump_ir or environment.get("REWRIGHT_DUMP")
+        source = "dump_ir" if settings.dump_ir else "REWRIGHT_DUMP"
+        numerics = settings.numerics or _tolerance(environment)
+        folder = settings.reproducer or environment.get("REWRIGHT_REPRODUCER")
+        limit = environment.get(bisect.VARIABLE)
+        spec = DumpSpec.parse(dump, source=source) if dump else None
+        if folder is None and spec is not None and spec.folder is not None:
+            folder = str(spec.folder)
+        return cls(
+            dump=spec,
+            reproducer=Path(folder).expanduser() if folder else None,
+            verify_each=settings.verify_each or _flag(environment, "REWRIGHT_VERIFY"),
+            numerics=numerics is not False,
+            tolerance=None if isinstance(numerics, bool) else numerics,
+            timing=settings.timing or _flag(environment, "REWRIGHT_TIMING"),
+            bisect=bisect.from_environment(limit) if limit else None,
+        )
+
+    def instruments(self, graph: Graph, samples: Samples | None) -> list[Instrument]:
+        """The instruments, in an order in which the graph is shown before it is judged.
+
+        Args:
+            graph: what the passes are going to run on.
+            samples: inputs to run it on; drawn to fit it where numbers are compared and there
+                are none.
+        """
+        if self.numerics and samples is None:
+            samples = fitting_samples(graph)
+        made: list[Instrument] = []
+        if self.bisect is not None:
+            made.append(self.bisect)
+        if self.dump is not None:
+            made.append(Dump(self.dump, samples))
+        if self.reproducer is not None or self.numerics:
+            made.append(Reproducer(self.reproducer, self.flags(), samples))
+        if self.verify_each:
+            made.append(VerifyEach())
+        if self.numerics:
+            made.append(Numerics(samples, self.tolerance))
+        if self.timing:
+            made.append(Timing())
+        return made
+
+    def flags(self) -> list[str]:
+        """The arguments of ``rewright opt`` that ask for the same judges."""
+        flags = ["--verify-each"] if self.verify_each else []
+        if self.numerics:
+            flags.append("--numerics")
+        if self.numerics and self.tolerance is not None:
+            flags += ["--tolerance", str(self.tolerance)]
+        return flags
+
+
+NOTHING: Final = Watch()
+
+_FLAGS: Final = {"1": True, "true": True, "0": False, "false": False, "": False}
+
+
+def _flag(environment: Mapping[str, str], name: str) -> bool:
+    value = environment.get(name, "")
+    if value.lower() not in _FLAGS:
+        raise SettingsError(
+            f"{name} is {value!r}", setting=name, hint="set it to 1, or leave it out"
+        )
+    return _FLAGS[value.lower()]
+
+
+def _tolerance(environment: Mapping[str, str]) -> bool | float:
+    value = environment.get("REWRIGHT_NUMERICS", "")
+    if value.lower() in _FLAGS:
+        return _FLAGS[value.lower()]
+    try:
+        return float(value)
+    except ValueError:
+        raise SettingsError(
+            f"REWRIGHT_NUMERICS is {value!r}",
+            setting="REWRIGHT_NUMERICS",
+            hint="set it to 1, or to a tolerance like 1e-3",
+        ) from None
+
+
+def _usable(graph: Graph, inputs: Sequence[Any] | None) -> Samples | None:
+    """`inputs` on the graph's device, if they fit it (ranges may be narrower than examples)."""
+    if inputs is None:
+        return None
+    placed = [i.to(graph.device) if isinstance(i, torch.Tensor) else i for i in inputs]
+    try:
+        bind_symbols(graph, placed)
+    except InputError as error:
+        _log.info("the example inputs are not used: %s", error)
+        return None
+    return Samples.given(graph, placed, "the example inputs")

@@ -1,0 +1,1 @@
+"""What watches a pipeline run: each a small class over one protocol."""

@@ -1,0 +1,183 @@
+"""Numbers for proofs: values for examples, the truth in float64, and errors against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+import sympy
+import torch
+
+from rewright.ir.graph import Graph, Value
+from rewright.ir.interpreter import interpret
+from rewright.ir.sizes import evaluate
+from rewright.ir.types import TensorType
+from rewright.passes.proof.draw import Reject
+from rewright.passes.proof.sampling import Example
+
+Sizes = Mapping[sympy.Symbol, int]
+
+FLOATING: Final = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
+
+
+@attrs.frozen
+class Feed:
+    """What an example is run on: inputs in order, constants by name."""
+
+    inputs: tuple[torch.Tensor, ...]
+    constants: dict[str, torch.Tensor]
+
+    def cast(self, dtype: torch.dtype) -> Feed:
+        """The same numbers, floating ones in `dtype`."""
+        return Feed(
+            tuple(_cast(tensor, dtype) for tensor in self.inputs),
+            {name: _cast(tensor, dtype) for name, tensor in self.constants.items()},
+        )
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.dtype in FLOATING else tensor
+
+
+def feed(example: Example, seed: int, sizes: Sizes, spread: float = 1.0) -> Feed:
+    """Numbers for `example`.
+
+    Args:
+        example: an example.
+        seed: of the numbers.
+        sizes: a number for each symbol.
+        spread: the standard deviation of floating-point numbers.
+    """
+    chance = torch.Generator().manual_seed(seed)
+    graph, domains = example.graph, example.domains
+
+    def make(value: Value, domain: str) -> torch.Tensor:
+        assert isinstance(value.type, TensorType)
+        shape = [evaluate(dim, sizes) for dim in value.type.shape]
+        drawn = _numbers(value.type.dtype, shape, domain, chance)
+        return drawn * spread if value.type.dtype in FLOATING and not domain else drawn
+
+    return Feed(
+        tuple(make(value, domains.get(value.index, "")) for value in graph.inputs),
+        {
+            name: make(value, domains.get(name, ""))
+            for name, value in graph.constants.items()
+            if value.is_source
+        },
+    )
+
+
+def _numbers(
+    dtype: torch.dtype, shape: Sequence[int], domain: str, chance: torch.Generator
+) -> torch.Tensor:
+    if dtype == torch.bool:
+        return torch.rand(shape, generator=chance) < 0.5
+    if dtype in FLOATING:
+        drawn = torch.randn(shape, generator=chance, dtype=torch.float64)
+        return (drawn.abs() + 0.1 if domain == "+" else drawn).to(dtype)
+    if domain.startswith("i<"):
+        return torch.randint(0, max(int(domain[2:]), 1), shape, generator=chance, dtype=dtype)
+    return torch.randint(0 if not dtype.is_signed else -4, 5, shape, generator=chance).to(dtype)
+
+
+# --------------------------------------------------------------------------- running
+
+
+def in_dtype(graph: Graph, dtype: torch.dtype) -> Graph:
+    """A copy of `graph` that computes all floating-point numbers in `dtype`."""
+    wide = graph.copy()
+    for value in (*wide.inputs, *wide.constants.values()):
+        if isinstance(value.type, TensorType) and value.type.dtype in FLOATING:
+            value.type = attrs.evolve(value.type, dtype=dtype)
+    for node in wide.walk():
+        node.attributes = node.attributes.map(
+            lambda leaf: dtype if isinstance(leaf, torch.dtype) and leaf in FLOATING else leaf
+        )
+    return wide
+
+
+def run(graph: Graph, numbers: Feed) -> tuple[torch.Tensor, ...]:
+    """The outputs of `graph`.
+
+    Raises:
+        Reject: torch refuses these numbers.
+    """
+    try:
+        return interpret(graph, numbers.inputs, constants=numbers.constants).outputs
+    except (RuntimeError, IndexError, NotImplementedError) as error:
+        raise Reject(str(error).split("\n")[0]) from error
+
+
+# --------------------------------------------------------------------------- errors
+
+
+@attrs.define
+class Errors:
+    """How far results are from the truth, at most, over several runs.
+
+    Runs in which the pattern itself overflows say nothing of errors: what is left of such a
+    result is small by chance.
+
+    Attributes:
+        own: of the pattern itself.
+        new: of what the rule made of it.
+        apart: of the two from each other.
+        scale: the largest number of the truth.
+        broken: what no error can excuse: a nan where there was none, unequal integers.
+    """
+
+    own: float = 0.0
+    new: float = 0.0
+    apart: float = 0.0
+    scale: float = 0.0
+    broken: str = ""
+
+    def add(self, truth: torch.Tensor, own: torch.Tensor, new: torch.Tensor) -> None:
+        """Takes in one result: the truth, the pattern's, and the rule's."""
+        if own.dtype not in FLOATING:
+            if not torch.equal(own, new):
+                self.broken = f"{own.dtype} results differ"
+            return
+        wide_own, wide_new, truth = own.double(), new.double(), truth.double()
+        sound = torch.isfinite(truth) & torch.isfinite(wide_own)
+        if not torch.isfinite(wide_new[sound]).all():
+            self.broken = "a result is not finite where the pattern's is"
+        lost = ~torch.isfinite(truth) & ~torch.isfinite(wide_own)
+        if not _same_odd(wide_own[lost], wide_new[lost]):
+            self.broken = "inf or nan of the pattern's became something else"
+        overflowed = torch.isfinite(truth) & ~torch.isfinite(wide_own)
+        if sound.any() and not self.broken and not overflowed.any():
+            self.own = max(self.own, _largest(wide_own - truth, sound))
+            self.new = max(self.new, _largest(wide_new - truth, sound))
+            self.apart = max(self.apart, _largest(wide_new - wide_own, sound))
+            self.scale = max(self.scale, _largest(truth, sound))
+
+    def add_estimate(self, truth: torch.Tensor, narrow: torch.Tensor) -> None:
+        """Takes in the pattern's result in float32, where float64 is the dtype and the truth.
+
+        Its own error in float64 is taken to be what it is in float32, scaled by the precision;
+        times four, since the truth has such an error, too, and kernels of the two dtypes differ.
+        """
+        if narrow.dtype == torch.float32 and truth.dtype == torch.float64:
+            sound = torch.isfinite(truth) & torch.isfinite(narrow)
+            if sound.any():
+                own = _largest(narrow.double() - truth, sound)
+                self.own = max(self.own, own * 2.0**-27)
+
+
+def _largest(difference: torch.Tensor, where: torch.Tensor) -> float:
+    return float(difference[where].abs().max())
+
+
+def _same_odd(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool(torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)))
+
+
+def ulp(scale: float, dtype: torch.dtype) -> float:
+    """The distance of neighbouring numbers of `dtype` at `scale`."""
+    info = torch.finfo(dtype)
+    if scale < info.tiny:
+        return float(info.tiny * info.eps)
+    return float(info.eps * 2.0 ** math.floor(math.log2(scale)))

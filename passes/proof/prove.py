@@ -1,0 +1,419 @@
+"""Rules prove themselves: on many small graphs made from their patterns, by the real driver.
+
+For each pattern of a rule, and each dtype that it can be met with,
+
+* examples are made (:mod:`rewright.passes.proof.sampling`) until enough of them fire, with shapes
+  that differ and sizes that often coincide, 1 among them, and some with a symbolic size;
+* on each, the rule must fire, the graph must verify, its types must be inferred again, and its
+  outputs must be of the same types as before;
+* before and after are run on the same numbers, and their errors against float64 compared
+  (:func:`judge`);
+* every alternative in the pattern must have been taken;
+* for every guard (:mod:`rewright.passes.proof.guards`, and ``where``) there must be an example
+  that breaks only this one, on which the rule does not fire.
+
+What can't be made from the pattern, a rule makes itself:
+
+    def example(self, draw):                # types of tensors, attributes; the others are drawn
+        n, k = draw.sizes(2)
+        return {"x": draw.tensor(n, k), "dims": (1, 0)}
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, Final
+
+import attrs
+import torch
+
+from rewright.errors import RewrightError, RuleError
+from rewright.ir.graph import Graph
+from rewright.ir.sizes import symbol
+from rewright.ir.types import DTYPE_NAMES, TensorType
+from rewright.ir.verifier import verify
+from rewright.passes.declaration import Spelling
+from rewright.passes.driver import apply_rules
+from rewright.passes.index import index_of
+from rewright.passes.patterns import Either, Pattern, walk
+from rewright.passes.proof.draw import Draw, Reject, draw_for
+from rewright.passes.proof.guards import Guard, guards_of
+from rewright.passes.proof.precision import (
+    FLOATING,
+    Errors,
+    Feed,
+    Sizes,
+    feed,
+    in_dtype,
+    run,
+    ulp,
+)
+from rewright.passes.proof.sampling import Example, Sampler
+from rewright.passes.rule import EXACT, FAST_MATH, Exactness, Rule
+
+INSTANCES: Final = 24
+SHAPES: Final = 3
+
+DTYPES: Final = (
+    *(torch.float32, torch.float16, torch.bfloat16, torch.float64),
+    *(torch.int64, torch.int32, torch.bool),
+)
+"""What examples are made of; those that never fire are not legal for the rule."""
+
+_PER_DTYPE: Final = 4
+_TRIES: Final = 60
+_HOPELESS: Final = 24
+"""After so many tries that did not fire, a dtype is taken to be illegal (if others are legal)."""
+_FEEDS: Final = ((0, 1.0), (1, 1.0), (2, 30.0))
+"""Seeds and spreads of the numbers that an example is run on."""
+
+
+@attrs.frozen
+class Proof:
+    """What was shown of a rule.
+
+    Attributes:
+        rule: its name.
+        instances: examples on which it fired and was right.
+        shapes: how many different shapes they had.
+        dtypes: of what they were.
+        symbolic: how many of them had a symbolic size.
+        near_misses: guards for which there was an example that they alone refused.
+        vacuous: guards that nothing could break, since the ops themselves demand as much.
+    """
+
+    rule: str
+    instances: int
+    shapes: int
+    dtypes: tuple[torch.dtype, ...]
+    symbolic: int
+    near_misses: tuple[str, ...]
+    vacuous: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        dtypes = " ".join(DTYPE_NAMES[dtype] for dtype in self.dtypes)
+        vacuous = f", {len(self.vacuous)} vacuous" if self.vacuous else ""
+        return (
+            f"{self.rule}: {self.instances} instances ({self.symbolic} symbolic) of "
+            f"{self.shapes} shapes in {dtypes}; {len(self.near_misses)} near misses{vacuous}"
+        )
+
+
+def prove(rule: type[Rule], *, instances: int = INSTANCES, seed: int = 0) -> Proof:
+    """Proves `rule`, or says what is wrong with it.
+
+    Args:
+        rule: a rule.
+        instances: how many examples it must fire on, at least.
+        seed: of all that is drawn.
+
+    Raises:
+        RuleError: the rule is wrong on an example, which the message shows; or it could not be
+            shown right: too few examples fire, an alternative was never taken, or a guard never
+            refused.
+    """
+    return _Prover(rule, instances, seed).run()
+
+
+class _Prover:
+    """One proof in the making."""
+
+    def __init__(self, rule: type[Rule], instances: int, seed: int) -> None:
+        self.rule = rule
+        self.wanted = instances
+        self.seed = seed
+        self.fired: list[tuple[Example, torch.dtype]] = []
+        self.symbolic = 0
+        self.refused_by_where = False
+        self.taken: set[int] = set()
+        self.rejected: Counter[str] = Counter()
+
+    def run(self) -> Proof:
+        """The proof."""
+        for spelling in self.rule.spellings:
+            self.fire(spelling)
+            self.take_all(spelling)
+            self.fire_symbolic(spelling)
+        shapes = {example.shapes() for example, _ in self.fired}
+        if len(self.fired) < self.wanted or len(shapes) < SHAPES:
+            raise self.unproved(
+                f"it fired on {len(self.fired)} examples of {len(shapes)} shapes, and "
+                f"{self.wanted} of {SHAPES} are needed"
+            )
+        near, vacuous = self.miss()
+        dtypes = tuple(dtype for dtype in DTYPES if any(dtype == d for _, d in self.fired))
+        count = len(self.fired)
+        return Proof(self.rule.name, count, len(shapes), dtypes, self.symbolic, near, vacuous)
+
+    # -- examples that fire
+
+    def fire(self, spelling: Spelling) -> None:
+        """Makes examples of each dtype, then more of those that work, until there are enough."""
+        wanted = -(-self.wanted // len(self.rule.spellings))
+        counts = {d: self.fire_some(spelling, d, _PER_DTYPE, "first") for d in DTYPES}
+        legal = [dtype for dtype, count in counts.items() if count]
+        missing = wanted - sum(counts.values())
+        for dtype in legal:
+            share = -(-missing // len(legal)) if missing > 0 else 0
+            self.fire_some(spelling, dtype, share, "more")
+
+    def fire_some(self, spelling: Spelling, dtype: torch.dtype, wanted: int, what: str) -> int:
+        """Makes up to `wanted` examples that fire; gives how many there were."""
+        count = 0
+        for number, draw in enumerate(self.draws(spelling, dtype, what)):
+            if count >= wanted or (self.fired and not count and number > _HOPELESS):
+                break
+            count += self.attempt(spelling, draw, {})
+        return count
+
+    def draws(
+        self, spelling: Spelling, dtype: torch.dtype, what: str, tries: int = _TRIES, **options: Any
+    ) -> Iterator[Draw]:
+        """Sources of chance, each with its own seed."""
+        for number in range(tries):
+            seed = f"{self.rule.name} {spelling.name} {dtype} {what} {number} {self.seed}"
+            yield draw_for(seed, dtype, **options)
+
+    def attempt(self, spelling: Spelling, draw: Draw, forced: Mapping[int, Pattern]) -> bool:
+        """Makes one example and checks it; whether the rule fired on it."""
+        try:
+            sampler = Sampler(spelling, draw, given=self.given(draw), forced=forced)
+            example = sampler.run()
+            if draw.dtype not in example.dtypes():
+                raise Reject(f"no tensor is {DTYPE_NAMES[draw.dtype]}")
+            if not self.check(example):
+                return False
+        except Reject as reject:
+            self.rejected[str(reject)] += 1
+            return False
+        self.fired.append((example, draw.dtype))
+        self.taken |= example.chosen
+        return True
+
+    def given(self, draw: Draw) -> Mapping[str, Any]:
+        """What the rule's `example` gives."""
+        make = getattr(self.rule._only, "example", None)
+        return make(draw) if make is not None else {}
+
+    def take_all(self, spelling: Spelling) -> None:
+        """Makes sure that each alternative was taken by an example that fired."""
+        for either in walk(*spelling.roots):
+            if not isinstance(either, Either):
+                continue
+            for number, part in enumerate(either.alternatives):
+                if id(part) not in self.taken and not self.take(spelling, either, number):
+                    raise self.unproved(f"the alternative {part!r} was never taken")
+
+    def take(self, spelling: Spelling, either: Either, number: int) -> bool:
+        """Whether an example can be found that takes one alternative of `either`."""
+        forced = {id(either): either.alternatives[number]}
+        return any(
+            self.attempt(spelling, draw, forced)
+            for dtype in DTYPES
+            for draw in self.draws(spelling, dtype, f"alternative {number}")
+        )
+
+    def fire_symbolic(self, spelling: Spelling) -> None:
+        """Makes examples with a symbolic size; a rule may refuse them all."""
+        for draw in self.draws(spelling, torch.float32, "symbolic", 24, symbols=(symbol("s0"),)):
+            count = len(self.fired)
+            if self.attempt(spelling, draw, {}) and self.fired[count][0].graph.symbols:
+                self.symbolic += 1
+            if self.symbolic >= _PER_DTYPE:
+                break
+
+    # -- one example
+
+    def check(self, example: Example) -> bool:
+        """Whether the rule fires on `example`, and is right there."""
+        before, after = example.graph, example.graph.copy()
+        run(before, feed(example, 0, _sizes(before)[0]))  # torch itself may refuse it
+        try:
+            applied = apply_rules(after, [self.rule], exactness=FAST_MATH)
+        except RuleError as error:
+            raise self.wrong(error.message, before) from error
+        if not applied.hits:
+            self.note_refusal(before)
+            return False
+        self.check_types(before, after)
+        errors = [Errors() for _ in before.outputs]
+        graphs = _Graphs(before, after)
+        for sizes in _sizes(before):
+            for seed, spread in _FEEDS:
+                self.compare(graphs, feed(example, seed, sizes, spread), errors)
+        for index, (found, value) in enumerate(zip(errors, before.outputs, strict=True)):
+            assert isinstance(value.type, TensorType)
+            why = judge(found, value.type.dtype, self.rule.exactness, self.rule.tolerance)
+            if why is not None:
+                which = f" (root {index})" if len(errors) > 1 else ""
+                raise self.wrong(why + which, before, after)
+        return True
+
+    def note_refusal(self, graph: Graph) -> None:
+        """Remembers why the rule did not fire."""
+        index = index_of((self.rule,), FAST_MATH)
+        for node in graph:
+            for plan in index.of_op(node.op):
+                refusals: list[Any] = []
+                if plan.match(node, refusals) is None:
+                    at, why = max(refusals, key=lambda refusal: refusal[0])
+                    self.rejected[str(why)] += 1
+                    self.refused_by_where |= plan.asks_where and at == len(plan.code) - 1
+
+    def check_types(self, before: Graph, after: Graph) -> None:
+        """The rewritten graph is well formed, and what it gives is of the same types."""
+        try:
+            verify(after, retype=True)
+        except RewrightError as error:
+            raise self.wrong(error.message, before, after) from error
+        for old, new in zip(before.outputs, after.outputs, strict=True):
+            if old.type != new.type:
+                raise self.wrong(f"a {old.type} became a {new.type}", before, after)
+
+    def compare(self, graphs: _Graphs, numbers: Feed, errors: list[Errors]) -> None:
+        """Runs both graphs, and adds up how far they are from the truth."""
+        own = run(graphs.before, numbers)
+        truth = run(graphs.wide, numbers.cast(torch.float64))
+        try:
+            new = run(graphs.after, numbers)
+        except Reject as reject:
+            if "not implemented for" in str(reject):
+                raise
+            what = f"torch refuses the replacement: {reject}"
+            raise self.wrong(what, graphs.before, graphs.after) from reject
+        for found, *results in zip(errors, truth, own, new, strict=True):
+            found.add(*results)
+        if any(result.dtype == torch.float64 for result in own):
+            narrow = run(graphs.narrow, numbers.cast(torch.float32))
+            for found, exact, result in zip(errors, truth, narrow, strict=True):
+                found.add_estimate(exact, result)
+
+    # -- near misses
+
+    def miss(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """An example for each guard that only it refuses; and the guards that nothing breaks."""
+        near: list[str] = []
+        vacuous: list[str] = []
+        for spelling in self.rule.spellings:
+            for guard in guards_of(spelling, shared=self.rule.shared):
+                (near if self.breaks(spelling, guard) else vacuous).append(guard.text)
+        if self.rule.takes("where"):
+            if not self.refused_by_where and not self.search_refusal():
+                raise self.unproved("`where` never refused an example, so nothing shows it needed")
+            near.append("where")
+        return tuple(near), tuple(vacuous)
+
+    def breaks(self, spelling: Spelling, guard: Guard) -> bool:
+        """Whether an example breaks only `guard` and is refused; False where none is legal."""
+        only_illegal, fired = True, None
+        for dtype in {dtype: None for _, dtype in self.fired}:
+            for draw in self.draws(spelling, dtype, guard.text, 40):
+                try:
+                    given = self.given(draw)
+                    example = Sampler(spelling, draw, guard=guard, given=given).run()
+                except Reject as reject:
+                    only_illegal &= reject.illegal
+                    self.rejected[str(reject)] += 1
+                    continue
+                only_illegal = False
+                if not self.fires(example.graph):
+                    return True
+                fired = example.graph
+        if only_illegal:
+            return False
+        if fired is not None:
+            raise self.wrong(f"it fires although this is broken: {guard.text}", fired)
+        raise self.unproved(f"no example was found that breaks only this: {guard.text}")
+
+    def fires(self, graph: Graph) -> bool:
+        """Whether the rule fires on a copy of `graph`."""
+        try:
+            return bool(apply_rules(graph.copy(), [self.rule], exactness=FAST_MATH).hits)
+        except RuleError:
+            return True
+
+    def search_refusal(self) -> bool:
+        """Whether `where` refuses some example."""
+        for spelling in self.rule.spellings:
+            for dtype in DTYPES:
+                for draw in self.draws(spelling, dtype, "refusal"):
+                    self.attempt(spelling, draw, {})
+                    if self.refused_by_where:
+                        return True
+        return False
+
+    # -- errors
+
+    def wrong(self, what: str, before: Graph, after: Graph | None = None) -> RuleError:
+        """The error for a rule that is wrong."""
+        what = what.removeprefix(f"rule {self.rule.name}").lstrip(": ")
+        shown = str(before) if after is None else f"{before}\nbecame\n{after}"
+        return RuleError(
+            f"rule {self.rule.name} is wrong: {what}\n{shown}",
+            rule=self.rule.name,
+            where=self.rule.location,
+        )
+
+    def unproved(self, what: str) -> RuleError:
+        """The error for a rule that could not be shown right."""
+        common = "; ".join(reason for reason, _ in self.rejected.most_common(4))
+        return RuleError(
+            f"rule {self.rule.name} is not proved: {what}",
+            rule=self.rule.name,
+            where=self.rule.location,
+            hint="state constraints, or define `example(self, draw)`"
+            + (f"; most examples failed because: {common}" if common else ""),
+        )
+
+
+class _Graphs:
+    """A graph before and after, and what the one before is in other dtypes."""
+
+    def __init__(self, before: Graph, after: Graph) -> None:
+        self.before = before
+        self.after = after
+
+    @cached_property
+    def wide(self) -> Graph:
+        """The graph before, computing in float64."""
+        return in_dtype(self.before, torch.float64)
+
+    @cached_property
+    def narrow(self) -> Graph:
+        """The graph before, computing in float32."""
+        return in_dtype(self.before, torch.float32)
+
+
+def _sizes(graph: Graph) -> list[Sizes]:
+    """Numbers for the symbols of a graph: 1, sizes that coincide, others."""
+    symbols = list(graph.symbols)
+    return [dict.fromkeys(symbols, size) for size in ((1, 2, 3, 7) if symbols else (0,))]
+
+
+def judge(errors: Errors, dtype: torch.dtype, exactness: Exactness, tolerance: float) -> str | None:
+    """Why the errors are too large for a rule of `exactness`; None where they are not.
+
+    With ulp the distance of neighbouring numbers at the largest number of the truth:
+
+    =============  ==========================================================================
+    ``EXACT``      results within 2 ulp of the pattern's
+    ``REFOLD``     error against float64 at most 1.5 x the pattern's own, or 2 ulp
+    ``FAST_MATH``  error at most 1.5 x the pattern's own, or `tolerance` x the largest number
+    =============  ==========================================================================
+    """
+    if errors.broken or dtype not in FLOATING:
+        return errors.broken or None
+    two = 2 * ulp(errors.scale, dtype)
+    if exactness == EXACT:
+        if errors.apart <= two:
+            return None
+        return f"results are {errors.apart:.3g} apart, more than 2 ulp ({two:.3g})"
+    least = tolerance * errors.scale if exactness == FAST_MATH else two
+    if errors.new <= max(1.5 * errors.own, least):
+        return None
+    return (
+        f"the error is {errors.new:.3g}, the pattern's own {errors.own:.3g} "
+        f"(allowed: {max(1.5 * errors.own, least):.3g}, at numbers up to {errors.scale:.3g})"
+    )
