@@ -309,7 +309,7 @@ class _Operands:
             put = torch.fx.node.map_aggregate(
                 (args, kwargs), lambda x: next(filled) if isinstance(x, torch.fx.Node) else x
             )
-            return function(*put[0], **put[1])  # type: ignore[index, misc]
+            return function(*put[0], **put[1])
 
         return cls(nodes, call, (repr(constants), tuple(_kind(n.meta.get("val")) for n in nodes)))
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import attrs
 import sympy
@@ -33,8 +33,6 @@ from rewright.errors import FrontendError, RewrightError
 from rewright.frontends.locations import location_of
 from rewright.frontends.transforms import TRANSFORMS
 
-E = TypeVar("E", bound=RewrightError)
-
 # --------------------------------------------------------------------------- errors
 
 
@@ -45,14 +43,16 @@ def raise_through_dynamo(error: RewrightError, first_frame: FrameType | None) ->
     :class:`ShortenTraceback`: it only cuts the frames above `first_frame` off. So the error is
     raised as a subclass of its own class and that one.
     """
-    shown = _passing_class(type(error)).__new__(_passing_class(type(error)))
+    cls: Any = type(error)
+    passing = _passing_class(cls)
+    shown = passing.__new__(passing)
     shown.args = error.args
     shown.__dict__.update(error.__dict__, first_useful_frame=first_frame)
     raise shown from error.__cause__
 
 
 @lru_cache(maxsize=64)
-def _passing_class(cls: type[E]) -> type[E]:
+def _passing_class(cls: Any) -> Any:
     """A class that is `cls`, and that Dynamo lets pass."""
 
     def reduce(self: RewrightError) -> Any:

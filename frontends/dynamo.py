@@ -107,13 +107,12 @@ def _compile(
 
     inputs = describe_inputs(gm, example_inputs)
     refuse_unsupported(inputs, example_inputs)
-    grad = torch.is_grad_enabled()
     if _runs_with_grad(gm) and (trainable := refuse_gradients(inputs, example_inputs)):
         _warn_detached(trainable)
-    autocast = ambient_autocast()
+    around = ambient_autocast()  # Dynamo guards it
     retraced = retrace(gm, example_inputs)
     with outside_dynamo(), torch.no_grad(), autocast_set_to(OFF):
-        module = flatten_transforms(resolve_autocast(retraced.module, autocast))
+        module = flatten_transforms(resolve_autocast(retraced.module, around))
         floats = _unwrap_floats(module, inputs)
         graph = import_fx(
             module,
@@ -123,14 +122,10 @@ def _compile(
         _check_device(graph, settings)
         overlap = OverlapCheck.of(graph, inputs)
         program = compile_graph(graph, signature_of(inputs), settings)
-    return JitCall(
-        program,
-        floats=floats,
-        quiet=grad or bool(autocast),
-        overlap=overlap,
-        eager=gm.forward if overlap is not None else None,
-        on_error=settings.on_error,
-    )
+    if overlap is None and not floats:
+        return program
+    eager = gm.forward if overlap is not None else None
+    return JitCall(program, floats, overlap, eager, settings.on_error)
 
 
 def _unwrap_floats(module: torch.fx.GraphModule, inputs: Sequence[JitInput]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ recorded by torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -162,7 +163,7 @@ def _like_base(op: str) -> Inverse:
 
     def inverse(view: View, base: Value, new: Value, emit: Emit) -> Value:
         shape = _shape(base)
-        return emit(op, new, shape, types=(base.type,))  # type: ignore[no-any-return]
+        return emit(op, new, shape, types=(base.type,))
 
     return inverse
 
@@ -170,13 +171,13 @@ def _like_base(op: str) -> Inverse:
 def _permuted(view: View, base: Value, new: Value, emit: Emit) -> Value:
     dims = [dim % len(_shape(base)) for dim in view.arguments["dims"]]
     back = tuple(dims.index(at) for at in range(len(dims)))
-    return emit("aten.permute", new, back, types=(base.type,))  # type: ignore[no-any-return]
+    return emit("aten.permute", new, back, types=(base.type,))
 
 
 def _same_again(view: View, base: Value, new: Value, emit: Emit) -> Value:
     """The view undoes itself (a transpose, a conjugate)."""
     assert view.op is not None
-    return emit(view.op, new, types=(base.type,), **view.arguments)  # type: ignore[no-any-return]
+    return emit(view.op, new, types=(base.type,), **view.arguments)
 
 
 def _by(op: str, *names: str, **fixed: Any) -> Inverse:
@@ -184,9 +185,7 @@ def _by(op: str, *names: str, **fixed: Any) -> Inverse:
 
     def inverse(view: View, base: Value, new: Value, emit: Emit) -> Value:
         arguments = {n: view.arguments[n] for n in names if n in view.arguments}
-        return emit(  # type: ignore[no-any-return]
-            op, base, new, types=(base.type,), **fixed, **arguments
-        )
+        return emit(op, base, new, types=(base.type,), **fixed, **arguments)
 
     return inverse
 
@@ -198,7 +197,7 @@ def _narrowed(view: View, base: Value, new: Value, emit: Emit) -> Value:
         "start": start,
         "end": start + view.arguments["length"],
     }
-    return emit("aten.slice_scatter", base, new, types=(base.type,), **place)  # type: ignore[no-any-return]
+    return emit("aten.slice_scatter", base, new, types=(base.type,), **place)
 
 
 def _one_part(view: View, base: Value, new: Value, emit: Emit) -> Value:
@@ -208,7 +207,7 @@ def _one_part(view: View, base: Value, new: Value, emit: Emit) -> Value:
     start: Any = 0
     for size in sizes[: view.pick]:
         start = start + size
-    return emit(  # type: ignore[no-any-return]
+    return emit(
         "aten.slice_scatter",
         base,
         new,
@@ -220,7 +219,7 @@ def _one_part(view: View, base: Value, new: Value, emit: Emit) -> Value:
 
 
 def _one_slice(view: View, base: Value, new: Value, emit: Emit) -> Value:
-    return emit(  # type: ignore[no-any-return]
+    return emit(
         "aten.select_scatter",
         base,
         new,
@@ -233,8 +232,9 @@ def _one_slice(view: View, base: Value, new: Value, emit: Emit) -> Value:
 def _expanded(view: View, base: Value, new: Value, emit: Emit) -> Value:
     if base.type == view.types[0]:
         return new
-    if isinstance(view.types[0], TensorType) and view.types[0].numel == base.type.numel:  # type: ignore[union-attr]
-        return emit("aten.reshape", new, _shape(base), types=(base.type,))  # type: ignore[no-any-return]
+    (wide,) = view.types
+    if isinstance(wide, TensorType) and wide.numel == math.prod(_shape(base)):
+        return emit("aten.reshape", new, _shape(base), types=(base.type,))
     raise UnsupportedError(
         "an in-place write goes to a tensor that expand() made: several of its elements are one",
         hint="clone() the expanded tensor before writing to it",
@@ -242,16 +242,16 @@ def _expanded(view: View, base: Value, new: Value, emit: Emit) -> Value:
 
 
 def _as_real(view: View, base: Value, new: Value, emit: Emit) -> Value:
-    return emit("aten.view_as_complex", new, types=(base.type,))  # type: ignore[no-any-return]
+    return emit("aten.view_as_complex", new, types=(base.type,))
 
 
 def _as_complex(view: View, base: Value, new: Value, emit: Emit) -> Value:
-    return emit("aten.view_as_real", new, types=(base.type,))  # type: ignore[no-any-return]
+    return emit("aten.view_as_real", new, types=(base.type,))
 
 
 def _bits(view: View, base: Value, new: Value, emit: Emit) -> Value:
     assert isinstance(base.type, TensorType)
-    return emit("aten.view.dtype", new, base.type.dtype, types=(base.type,))  # type: ignore[no-any-return]
+    return emit("aten.view.dtype", new, base.type.dtype, types=(base.type,))
 
 
 def _shape(value: Value) -> tuple[Any, ...]:

@@ -174,13 +174,14 @@ def _triton(importer: Importer, node: torch.fx.Node) -> None:
         triton_kernel_wrapper_functional,
     )
 
-    entries = {key: importer.entry(value) for key, value in node.kwargs.items()}
-    metas = torch.fx.node.map_arg(node.kwargs["kwargs"], lambda n: n.meta["val"])
+    given: dict[str, Any] = dict(node.kwargs)
+    entries = {key: importer.entry(value) for key, value in given.items()}
+    metas: Any = torch.fx.node.map_arg(given["kwargs"], lambda n: n.meta["val"])
     mutated = get_mutated_tensors(
-        node.kwargs["kernel_idx"],
-        node.kwargs["constant_args_idx"],
+        given["kernel_idx"],
+        given["constant_args_idx"],
         metas,
-        node.kwargs.get("tma_descriptor_metadata", {}),
+        given.get("tma_descriptor_metadata", {}),
     )
     named: dict[str, Any] = {key: importer.argument(entry) for key, entry in entries.items()}
     named = importer.keep_layouts(named)

@@ -134,7 +134,7 @@ class Importer:
         self.origins: dict[Value, Storage] = {}
         self.extra: dict[Any, Value] = {}
         self.fakes: dict[Value, torch.Tensor] = {}
-        self.storages_known = outer.storages_known if outer else True
+        self.storages_known: bool = outer.storages_known if outer else True
         self.owner: torch.fx.GraphModule | None = None
 
     # -- whole graphs
@@ -201,9 +201,9 @@ class Importer:
         if placeholder.kind == "literal":
             return value
         if is_symbolic(value) or isinstance(value, bool | int | float):
-            kind = ScalarType(scalar_kind(value), self.table.expression(value))
-            self.graph.add_input(kind, placeholder.name)
-            return kind.expr
+            scalar = ScalarType(scalar_kind(value), self.table.expression(value))
+            self.graph.add_input(scalar, placeholder.name)
+            return scalar.expr
         if value is None:
             self.graph.add_input(NoneType(), placeholder.name)
             return None
@@ -213,7 +213,9 @@ class Importer:
                 hint="pass tensors, numbers, strings, None and containers of them",
             )
         refuse_layout(value, placeholder.name)
-        origin = self._origin(placeholder, self.type_of(value))
+        kind = self.type_of(value)
+        assert isinstance(kind, TensorType)
+        origin = self._origin(placeholder, kind)
         return Alias(self._storage_of(origin, value))
 
     def _storage_of(self, origin: Value, value: torch.Tensor) -> Storage:
@@ -469,7 +471,7 @@ class Importer:
             first.storage.fakes.add(storage_id(value))
             return first.derive(view, result)
         self.fakes[result] = value
-        return self.fresh(result, value)  # type: ignore[no-any-return]
+        return self.fresh(result, value)
 
     def _view_of(self, op: Op, first: Any, kinds: tuple[Any, ...]) -> Alias | None:
         """The operand that the results of `op` are views of, or None."""

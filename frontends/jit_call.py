@@ -10,7 +10,6 @@ import attrs
 import torch
 
 from rewright.errors import FallbackWarning, InputError
-from rewright.frontends.autocast import OFF, autocast_set_to
 from rewright.frontends.compat import share_memory
 from rewright.frontends.jit_inputs import JitInput
 from rewright.ir.graph import Constant, Graph
@@ -87,13 +86,11 @@ def _span(tensor: torch.Tensor) -> tuple[int, int]:
 
 @attrs.define
 class JitCall:
-    """What Dynamo calls in the place of its graph.
+    """What Dynamo calls in the place of its graph, where the program alone is not enough.
 
     Attributes:
         program: takes the flat arguments, numbers in the place of wrapped floats.
         floats: the numbers of the arguments that are wrapped floats.
-        quiet: whether gradients or autocast are on where the graph is called, and have to be
-            turned off around the program. (Dynamo guards both.)
         overlap: what has to be checked before a call, if anything.
         eager: Dynamo's graph, for calls that the check refuses.
         on_error: what to do with these: ``eager`` or ``raise``.
@@ -101,7 +98,6 @@ class JitCall:
 
     program: Callable[..., Any]
     floats: tuple[int, ...] = ()
-    quiet: bool = True
     overlap: OverlapCheck | None = None
     eager: Callable[..., Any] | None = None
     on_error: str = "eager"
@@ -114,10 +110,7 @@ class JitCall:
             for at in self.floats:
                 numbers[at] = args[at].item()
             args = tuple(numbers)
-        if not self.quiet:
-            return self.program(*args)
-        with torch.no_grad(), autocast_set_to(OFF):
-            return self.program(*args)
+        return self.program(*args)
 
     def _refuse(self, pair: tuple[str, str], args: Sequence[Any]) -> Any:
         error = InputError(

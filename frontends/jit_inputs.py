@@ -13,7 +13,6 @@ from typing import Any, Final
 import attrs
 import torch
 import torch.fx
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from rewright.errors import UnsupportedError
 from rewright.frontends.compat import is_functorch_wrapped, is_wrapped_float, source_name
@@ -154,9 +153,7 @@ def _refuse_tensor(name: str, tensor: torch.Tensor) -> None:
             f"the input {name} is a DTensor, a part of a tensor on several devices",
             hint="compile what runs on one device: pass x.to_local()",
         )
-    if is_traceable_wrapper_subclass(tensor) or type(tensor).__torch_dispatch__ is not (
-        torch.Tensor.__torch_dispatch__
-    ):
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         raise UnsupportedError(
             f"the input {name} is a {kind}, a tensor class with operators of its own",
             hint="pass a plain torch.Tensor",

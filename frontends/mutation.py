@@ -170,7 +170,7 @@ def infer(graph: Graph, op: Op, named: Mapping[str, Any]) -> tuple[Type, ...]:
     ranges = {symbol: info.ranges for symbol, info in graph.symbols.items()}
     return infer_types(
         op,
-        Attributes(attributes) if not isinstance(attributes, Attributes) else attributes,
+        attributes,
         tuple(value.type for value in operands),
         ranges=ranges,
         device=graph.device,

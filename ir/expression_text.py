@@ -251,26 +251,29 @@ def _comparison(tokens: Tokens) -> Any:
 
 
 def _sum(tokens: Tokens) -> Any:
-    total = _product(tokens)
+    terms = [_product(tokens)]
     while tokens.next.text in ("+", "-"):
-        sign = tokens.take().text
-        term = _product(tokens)
-        total = total + term if sign == "+" else total - term
-    return total
+        terms.append(_product(tokens, sign=-1 if tokens.take().text == "-" else 1))
+    return terms[0] if len(terms) == 1 else sympy.Add(*terms)
 
 
-def _product(tokens: Tokens) -> Any:
-    total = _factor(tokens)
+def _product(tokens: Tokens, sign: int = 1) -> Any:
+    """A product. Its factors are multiplied at once: step by step, sympy would expand some."""
+    while tokens.accept("-"):
+        sign = -sign
+    factors = [sympy.Integer(sign), _factor(tokens)]
     while tokens.next.text in ("*", "/", "//"):
-        sign = tokens.take().text
+        operator = tokens.take().text
         factor = _factor(tokens)
-        if sign == "*":
-            total = total * factor
-        elif sign == "/":
-            total = total / factor
+        if operator == "//":
+            factors = [_call(tokens, "FloorDiv", [sympy.Mul(*factors), factor])]
+        elif operator == "*":
+            factors.append(factor)
+        elif factor.is_zero:
+            raise tokens.error("division by zero", tokens.last)
         else:
-            total = _call(tokens, "FloorDiv", [total, factor])
-    return total
+            factors.append(sympy.Pow(factor, -1))
+    return sympy.Mul(*factors)
 
 
 def _factor(tokens: Tokens) -> Any:

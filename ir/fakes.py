@@ -28,7 +28,7 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from rewright.errors import UnsupportedError
-from rewright.ir.sizes import Range, Ranges, hull, simplify
+from rewright.ir.sizes import Range, Ranges, free_symbols, hull, simplify
 from rewright.ir.types import NoneType, OpaqueType, ScalarType, TensorType, Type, kind_of
 
 _SYM: Final[dict[str, type]] = {
@@ -218,6 +218,10 @@ class FakeWorld:
         new = [_condition(fact) for fact in self._facts() if fact not in self._known]
         return [self.expression(fact) for fact in new if fact.free_symbols & self._ours.keys()]
 
+    def is_ours(self, expr: Any) -> bool:
+        """Whether `expr` is over our symbols only."""
+        return free_symbols([expr]).isdisjoint(self._fresh.values())
+
 
 def example_sizes(ranges: Ranges, *, typical: bool = False) -> dict[sympy.Symbol, int]:
     """An example for each size in `ranges`: distinct, and neither 0 nor 1, where ranges allow it.
@@ -245,7 +249,9 @@ def _condition(fact: tuple[Any, ...]) -> sympy.Basic:
         case (old, new):
             return sympy.Eq(old, new, evaluate=False)
         case (symbol, low, high):
-            return sympy.And(sympy.Le(low, symbol), sympy.Le(symbol, high))
+            lower = sympy.true if low == -int_oo else sympy.Le(low, symbol)
+            upper = sympy.true if high == int_oo else sympy.Le(symbol, high)
+            return sympy.And(lower, upper)
     raise AssertionError(fact)
 
 

@@ -34,7 +34,7 @@ class Use(NamedTuple):
     """One place where a value is used: operand number `index` of `node`."""
 
     node: Node
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks a use for
 
 
 @attrs.define(eq=False, repr=False)
@@ -469,7 +469,7 @@ class Graph:
         known = self._analyses.get(compute)
         if known is None or known[0] != self._version:
             known = self._analyses[compute] = (self._version, compute(self))
-        return known[1]  # type: ignore[no-any-return]
+        return known[1]
 
     # -- inputs, constants, outputs
 

@@ -19,8 +19,11 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 import sympy
+from sympy.core.relational import Relational
+from sympy.logic.boolalg import BooleanFunction
 from torch._subclasses.fake_tensor import UnsupportedOperatorException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.utils._sympy.functions import Max, Min
 
 from rewright.errors import InferenceError
 from rewright.ir.attributes import Attributes, Operand
@@ -29,7 +32,7 @@ from rewright.ir.fakes import FakeWorld, example_sizes
 from rewright.ir.graph import Graph
 from rewright.ir.ops import RETURN, SCALAR, Op, Trait, call
 from rewright.ir.region_types import region_types
-from rewright.ir.sizes import Dim, Range, Ranges, format_expr, is_true
+from rewright.ir.sizes import Dim, Range, Ranges, format_expr, is_true, simplify
 from rewright.ir.types import (
     TensorType,
     Type,
@@ -185,11 +188,7 @@ def clear_cache() -> None:
 def _memoized(
     op: Op, attributes: Attributes, types: tuple[Type, ...], ranges: Ranges, device: str
 ) -> _Inferred:
-    mentioned = attributes.symbols()
-    for item in types:
-        if not (isinstance(item, TensorType) and item.is_static):
-            mentioned |= type_symbols(item)
-    scope = tuple((s, ranges.get(s, ())) for s in sorted(mentioned, key=str)) if mentioned else ()
+    scope = _scope(attributes, types, ranges)
     key = (op, attributes.key, types, scope, device)
     with _lock:
         found = _known.get(key)
@@ -204,15 +203,41 @@ def _memoized(
         return found
 
 
-# --------------------------------------------------------------------------- computing
-
 _Scope: TypeAlias = "tuple[tuple[sympy.Symbol, tuple[Range, ...]], ...]"
+"""The symbols that a call mentions, with their ranges, in order of name."""
+
+
+def _scope(attributes: Attributes, types: tuple[Type, ...], ranges: Ranges) -> _Scope:
+    mentioned = attributes.symbols()
+    dims: set[Any] = set()
+    for item in types:
+        if not (isinstance(item, TensorType) and item.is_static):
+            mentioned |= type_symbols(item)
+            dims.update(item.shape if isinstance(item, TensorType) else ())
+    return tuple(
+        (symbol, _as_dim(ranges.get(symbol, ())) if symbol in dims else ranges.get(symbol, ()))
+        for symbol in sorted(mentioned, key=str)
+    )
+
+
+def _as_dim(ranges: tuple[Range, ...]) -> tuple[Range, ...]:
+    """The ranges of a symbol that is a dimension, and so not negative."""
+    return tuple(
+        attrs.evolve(item, min=0) if item.min is None or item.min < 0 else item
+        for item in ranges or (Range(),)
+    )
+
+
+# --------------------------------------------------------------------------- computing
 
 
 def _compute(
     op: Op, attributes: Attributes, types: tuple[Type, ...], scope: _Scope, device: str
 ) -> _Inferred:
     """By unbacked sizes; where a shape rule refuses those, by sizes with an example."""
+    for question in _guessed(op, attributes, types):
+        if is_true(question, dict(scope)) is None:
+            raise _depends(op, attributes, types, sympy.Not(question))
     try:
         return _run(op, attributes, types, scope, device, {})
     except InferenceError as refusal:
@@ -243,9 +268,11 @@ def _run(
             returned = flat_results(call(op, arguments))
     except Exception as error:
         raise _refusal(op, attributes, types, world, error) from error
-    found = tuple(world.type_of(item) for item in returned)
+    found = tuple(_tidy(world.type_of(item), dict(scope)) for item in returned)
     guards = [fact for fact in world.assumptions() if is_true(fact, dict(scope)) is not True]
     if guards:
+        # Of all that was assumed, say what is over sizes the user knows.
+        guards.sort(key=lambda fact: not world.is_ours(fact))
         raise _depends(op, attributes, types, guards[0])
     fresh = tuple(world.fresh().items())
     if not fresh:  # the world is as good as new
@@ -269,6 +296,50 @@ def _fake_arguments(
     return torch_arguments(attributes, put)
 
 
+def _guessed(op: Op, attributes: Attributes, types: tuple[Type, ...]) -> list[Any]:
+    """Questions on sizes that torch's rule for `op` answers with no, undecided or not.
+
+    All others that it answers so don't matter to the type: a broadcast of ``s0`` and 1 is
+    ``s0``, whether or not that is 1, too.
+    """
+    if op.name not in ("aten.squeeze", "aten.squeeze.dim", "aten.squeeze.dims"):
+        return []
+    (operand,) = types
+    dims = attributes.get("dim", ()) if isinstance(operand, TensorType) else ()
+    if not isinstance(operand, TensorType) or not operand.rank:
+        return []
+    chosen = dims if isinstance(dims, tuple) else (dims,)
+    shape = [operand.shape[d] for d in chosen] if "dim" in attributes else operand.shape
+    return [sympy.Eq(dim, 1) for dim in shape]
+
+
+def _tidy(value_type: Type, ranges: Ranges) -> Type:
+    """`value_type` with the ``Min`` and ``Max`` in it decided, where the ranges do."""
+    if not isinstance(value_type, TensorType) or value_type.is_static:
+        return value_type
+    return attrs.evolve(value_type, shape=tuple(_decided(d, ranges) for d in value_type.shape))
+
+
+def _decided(dim: Any, ranges: Ranges) -> Any:
+    if not isinstance(dim, sympy.Basic) or not dim.has(Max, Min):
+        return dim
+    return simplify(dim.replace(Max, _pick(Max, ranges)).replace(Min, _pick(Min, ranges)))
+
+
+def _pick(function: Any, ranges: Ranges) -> Callable[..., Any]:
+    beats = sympy.Ge if function is Max else sympy.Le
+
+    def pick(*args: Any) -> Any:
+        kept = list(args)
+        for arg in args:
+            rest = [other for other in kept if other is not arg]
+            if any(is_true(beats(other, arg), ranges) for other in rest):
+                kept = rest
+        return kept[0] if len(kept) == 1 else function(*kept)
+
+    return pick
+
+
 # --------------------------------------------------------------------------- what went wrong
 
 
@@ -288,21 +359,20 @@ def _call_text(op: Op, attributes: Attributes, types: tuple[Type, ...]) -> str:
 def _depends(
     op: Op, attributes: Attributes, types: tuple[Type, ...], guard: Any
 ) -> InferenceError:
-    text = _condition_text(guard)
     return InferenceError(
         f"the type of {_call_text(op, attributes, types)} depends on the sizes: "
-        f"it would hold only where {text}",
+        f"it would hold only where {_guard_text(guard)}",
         op=op.name,
-        guard=text,
+        guard=_guard_text(guard),
         hint="state sizes so that they agree by themselves, or give ranges that decide it",
     )
 
 
-def _condition_text(guard: Any) -> str:
-    try:
-        return format_expr(guard)
-    except ValueError:
-        return str(guard)
+def _guard_text(guard: Any) -> str:
+    if any(isinstance(symbol, sympy.Dummy) for symbol in guard.free_symbols):
+        return "an expression over them gave the size of the result"
+    text = format_expr(guard)
+    return text if isinstance(guard, Relational | BooleanFunction) else f"{text} is one number"
 
 
 def _refusal(

@@ -356,10 +356,11 @@ _SIGNATURES: Final[dict[str, tuple[str, ...]]] = {
 
 
 def _from_higher_order(target: HigherOrderOperator) -> Op:
-    params = tuple(Param(name, "Any") for name in _SIGNATURES.get(target.name(), ()))
+    name = str(target.name())  # type: ignore[no-untyped-call]
+    params = tuple(Param(param, "Any") for param in _SIGNATURES.get(name, ()))
     return register(
         Op(
-            f"higher_order.{target.name()}",
+            f"higher_order.{name}",
             params,
             None,
             frozenset({Trait.OPAQUE}),

@@ -7,6 +7,7 @@ and a shape, nothing of memory: no strides, no storage, no views.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -58,6 +59,10 @@ DTYPE_NAMES: Final[dict[torch.dtype, str]] = {
 DTYPES: Final[dict[str, torch.dtype]] = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
+def _simplified(dims: Iterable[Dim]) -> tuple[Dim, ...]:
+    return tuple(simplify(dim) for dim in dims)
+
+
 @attrs.frozen(slots=False)
 class TensorType:
     """A tensor of `dtype` and `shape`.
@@ -66,7 +71,7 @@ class TensorType:
     """
 
     dtype: torch.dtype
-    shape: tuple[Dim, ...] = attrs.field(converter=lambda dims: tuple(simplify(d) for d in dims))
+    shape: tuple[Dim, ...] = attrs.field(converter=_simplified)
     device: str | None = None
 
     @property
@@ -82,12 +87,12 @@ class TensorType:
     @cached_property
     def numel(self) -> Dim:
         """The number of elements; an expression where the shape is symbolic."""
-        return simplify(math.prod(self.shape))  # type: ignore[no-any-return]
+        return simplify(math.prod(self.shape))
 
     @property
     def nbytes(self) -> Dim:
         """The bytes of the elements, one after another."""
-        return simplify(self.numel * self.dtype.itemsize)  # type: ignore[no-any-return]
+        return simplify(self.numel * self.dtype.itemsize)
 
     @property
     def is_floating_point(self) -> bool:

@@ -109,7 +109,8 @@ class Watch:
 
     Attributes:
         dump: what to show of the graph.
-        reproducer: the folder for what a failing pass was given; None for none.
+        reproduce: whether to write what a failing pass was given.
+        folder: where to; None for a new temporary folder.
         verify_each: whether to verify after each pass.
         numerics: whether to compare numbers after each pass.
         tolerance: how far they may move; None for the dtype's own.
@@ -118,7 +119,8 @@ class Watch:
     """
 
     dump: DumpSpec | None = None
-    reproducer: Path | None = None
+    reproduce: bool = False
+    folder: Path | None = None
     verify_each: bool = False
     numerics: bool = False
     tolerance: float | None = None
@@ -142,7 +144,8 @@ class Watch:
             folder = str(spec.folder)
         return cls(
             dump=spec,
-            reproducer=Path(folder).expanduser() if folder else None,
+            reproduce=bool(folder or numerics),
+            folder=Path(folder).expanduser() if folder else None,
             verify_each=settings.verify_each or _flag(environment, "REWRIGHT_VERIFY"),
             numerics=numerics is not False,
             tolerance=None if isinstance(numerics, bool) else numerics,
@@ -165,8 +168,8 @@ class Watch:
             made.append(self.bisect)
         if self.dump is not None:
             made.append(Dump(self.dump, samples))
-        if self.reproducer is not None or self.numerics:
-            made.append(Reproducer(self.reproducer, self.flags(), samples))
+        if self.reproduce:
+            made.append(Reproducer(self.folder, self.flags(), samples))
         if self.verify_each:
             made.append(VerifyEach())
         if self.numerics:

@@ -45,15 +45,11 @@ def _tensor(variable: Tensor, item: Any) -> NoMatch | None:
         return NoMatch("{0} must be a constant, and is {1}", variable, show(item))
     if variable.rank and item.type.rank not in variable.rank:
         wanted = " or ".join(map(str, variable.rank))
-        return NoMatch("{0} = {1} must have rank {2}: {3}", *_named(variable, item), wanted, item)
+        return NoMatch("{0} = {1} must have rank {2}: {3}", variable, show(item), wanted, item.type)
     if variable.dtype and item.type.dtype not in variable.dtype:
         wanted = " or ".join(DTYPE_NAMES[dtype] for dtype in variable.dtype)
-        return NoMatch("{0} = {1} must be {2}: {3}", *_named(variable, item), wanted, item)
+        return NoMatch("{0} = {1} must be {2}: {3}", variable, show(item), wanted, item.type)
     return _predicate(variable, variable.where, item)
-
-
-def _named(variable: Variable, item: Any) -> tuple[Any, Any]:
-    return variable, show(item)
 
 
 def _predicate(variable: Variable, where: Callable[[Any], Any] | None, item: Any) -> NoMatch | None:

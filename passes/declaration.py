@@ -106,7 +106,7 @@ def _check_kind(op: Op, param: Param, pattern: Pattern) -> None:
         raise RuleError(
             f"{pattern!r} stands for a tensor, but {param.name!r} of {op.name} is an attribute "
             f"({param.kind})",
-            hint=f"annotate it: `{pattern!r}: Attr`",
+            hint="; ".join(filter(None, [f"annotate it: `{pattern!r}: Attr`", overloads_of(op)])),
         )
 
 
@@ -273,7 +273,7 @@ def _check_connected(spelling: Spelling) -> None:
 # --------------------------------------------------------------------------- `where`, `replace`
 
 
-def parameters_of(method: Callable[..., Any]) -> tuple[str, ...]:
+def parameters_of(called: str, method: Callable[..., Any]) -> tuple[str, ...]:
     """The names that a `where` or `replace` asks for.
 
     Raises:
@@ -283,7 +283,7 @@ def parameters_of(method: Callable[..., Any]) -> tuple[str, ...]:
     for name, parameter in parameters.items():
         if parameter.kind not in _PLAIN:
             raise RuleError(
-                f"`{method.__name__}` takes *{name}", hint="name the variables that it needs"
+                f"`{called}` takes *{name}", hint="name the variables that it needs"
             )
     return tuple(parameters)
 

@@ -194,7 +194,8 @@ class _Observer:
 
     def may_rewrite(self, rule: type[Rule], match: Match) -> bool:
         """Whether every instrument lets `rule` be applied; all are asked."""
-        return all([item.should_rewrite(self.run, rule, match) for item in self.asked])
+        answers = [item.should_rewrite(self.run, rule, match) for item in self.asked]
+        return all(answers)
 
     def on_rewrite(self, done: Rewrite) -> None:
         """Tells every instrument."""

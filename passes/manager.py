@@ -21,7 +21,7 @@ Nobody reports whether a pass changed something: the graph's version tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import attrs
@@ -119,6 +119,10 @@ class Pass:
         return format_step(self)
 
 
+def _tuple(steps: Iterable[Step]) -> tuple[Step, ...]:
+    return tuple(steps)
+
+
 @attrs.frozen
 class Repeat:
     """Steps that are repeated until they change nothing any more.
@@ -128,7 +132,7 @@ class Repeat:
         max: so often at most.
     """
 
-    steps: tuple[Step, ...] = attrs.field(converter=tuple)
+    steps: tuple[Step, ...] = attrs.field(converter=_tuple)
     max: int = attrs.field(default=DEFAULT_ROUNDS, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -161,7 +165,7 @@ class Pipeline:
         steps: the steps.
     """
 
-    steps: tuple[Step, ...] = attrs.field(default=(), converter=tuple)
+    steps: tuple[Step, ...] = attrs.field(default=(), converter=_tuple)
 
     @classmethod
     def parse(cls, text: str, named: Mapping[str, Pipeline] | None = None) -> Pipeline:
@@ -231,6 +235,10 @@ class Pipeline:
             PassError: there is none.
         """
         return self.replace(name)
+
+    def map(self, change: Callable[[Pass], Pass]) -> Pipeline:
+        """With what `change` makes of each pass."""
+        return self._edit(lambda _, step: (change(step),))
 
     def _find(self, name: Named) -> list[int]:
         """The numbers of the passes called `name`, in the order of :meth:`passes`."""

@@ -124,12 +124,15 @@ def _overloads(name: str) -> str:
 
 
 def _overload_names(namespace: str, packet: str, found: Any) -> list[str]:
-    """The names of the overloads of a torch operator that return what they compute."""
-    return [
-        f"{namespace}.{packet}" if overload == "default" else f"{namespace}.{packet}.{overload}"
-        for overload in found.overloads()
-        if "out" not in overload
-    ]
+    """The names of the overloads of a torch operator that take and return tensors."""
+    names = []
+    for overload in found.overloads():
+        schema = getattr(found, overload)._schema
+        kinds = [str(item.type) for item in (*schema.arguments[:1], *schema.returns[:1])]
+        if "out" not in overload and all("Tensor" in kind for kind in kinds):
+            name = f"{namespace}.{packet}"
+            names.append(name if overload == "default" else f"{name}.{overload}")
+    return names
 
 
 class Ops:

@@ -1,7 +1,8 @@
 """The text of pipelines: ``canonicalize,repeat{max=4}(fold{max_growth=2.0},dce)``.
 
     pipeline := [step ("," step)*]
-    step     := name ["{" [option ("," option)*] "}"]  |  "repeat" ["{max=" int "}"] "(" pipeline ")"
+    step     := name [options]  |  "repeat" [options] "(" pipeline ")"
+    options  := "{" [option ("," option)*] "}"
     option   := name "=" value
     value    := word | number | "string" | "[" [value ("," value)*] "]"
 
@@ -13,12 +14,11 @@ case, one of the words of a ``Literal``. A string stands without quotes where it
 from __future__ import annotations
 
 import enum
-import functools
 import json
 import re
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -64,7 +64,7 @@ def _format_options(step: Step, names: Sequence[str] | Mapping[str, Any]) -> str
 
 
 def _is_default(field: attrs.Attribute[Any], value: Any) -> bool:
-    default = field.default
+    default: Any = field.default
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         default = default.factory()
     return bool(type(value) is type(default) and repr(value) == repr(default))
@@ -90,15 +90,21 @@ def _enum_word(member: enum.Enum) -> str:
 _WORDS: Final[dict[str, Any]] = {"True": True, "False": False, "None": None}
 
 
-@functools.cache
+_known_types: Final[dict[type[Pass], dict[str, Any]]] = {}
+
+
 def option_types(cls: type[Pass]) -> dict[str, Any]:
     """The type of each option of a pass, by name, in order.
 
     Raises:
         PassError: an option is of a type that pipelines can't write.
     """
-    from typing import get_type_hints
+    if cls not in _known_types:
+        _known_types[cls] = _option_types(cls)
+    return _known_types[cls]
 
+
+def _option_types(cls: type[Pass]) -> dict[str, Any]:
     hints = get_type_hints(cls)
     found = {field.name: hints[field.name] for field in attrs.fields(cls) if field.init}
     for name, wanted in found.items():

@@ -1,4 +1,4 @@
-"""The pipelines that compiles run unless they are told otherwise: constants that anyone can read."""
+"""The pipelines that compiles run unless told otherwise: constants that anyone can read."""
 
 from __future__ import annotations
 

@@ -109,7 +109,9 @@ class Rule:
         cls._only = rule = cls()
         cls.spellings = declaration.read_spellings(rule)
         methods = [name for name in ("where", "replace") if hasattr(cls, name)]
-        cls._takes = {name: declaration.parameters_of(getattr(rule, name)) for name in methods}
+        cls._takes = {
+            name: declaration.parameters_of(name, getattr(rule, name)) for name in methods
+        }
         declaration.check_uses(cls.spellings, cls._takes)
 
     def __setattr__(self, name: str, value: Any) -> None:

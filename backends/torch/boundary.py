@@ -164,5 +164,5 @@ def _contiguous(value_type: TensorType) -> tuple[int, ...]:
     stride = 1
     for size in reversed(value_type.shape):
         strides.append(stride)
-        stride *= max(int(size), 1)  # type: ignore[call-overload]
+        stride *= max(int(size), 1)
     return tuple(reversed(strides))

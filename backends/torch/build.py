@@ -120,13 +120,17 @@ class _Builder:
         for value in (*self.graph.inputs, *self.plan.constants):
             hint = value.name if isinstance(value, Constant) else value.hint
             scope.names[value] = writer.names.unique(hint or "value")
+        is_compiled = self.settings.torch_backend == "inductor"
         taken = ", ".join(scope.names[value] for value in (*self.graph.inputs, *late))
         with module.block("def bind(constants):"):
             for constant in early:
-                module.line(f"{scope.names[constant]} = constants[{constant.name!r}]")
+                text = f"constants[{constant.name!r}]"
+                if is_compiled and not constant.is_source:
+                    text += ".contiguous()"
+                module.line(f"{scope.names[constant]} = {text}")
             module.line()
             with module.block(f"def forward({taken}):"):
-                if self.settings.torch_backend == "inductor":
+                if is_compiled:
                     self._write_compiled(writer, scope)
                 else:
                     writer.graph(scope, self.plan)
@@ -139,13 +143,13 @@ class _Builder:
         """The call of what Inductor made of the graph, its inputs made contiguous."""
         from rewright.backends.torch.inductor import Inductor, part_of
 
-        part = part_of(self.graph)
+        part = part_of(self.graph, self.arriving)
         writer.bind_inputs(scope, {*part.sizes, *self.plan.symbols})
         given = [scope.symbols[symbol] for symbol in part.sizes]
-        given += [self._dense(writer, scope, value) for value in self.graph.inputs]
-        kept = {c for c in self.plan.constants if c.data is not None}
+        given += [self._dense(scope, value) for value in self.graph.inputs]
         given += [
-            scope.names[c] if c in kept else self._dense(writer, scope, c) for c in part.constants
+            self._dense(scope, c) if c.name in self.arriving else scope.names[c]
+            for c in part.constants
         ]
         for value in part.values:
             scope.names[value] = writer.names.unique(value.hint or "value")
@@ -160,7 +164,7 @@ class _Builder:
             function = writer.module.hold("compiled", compiled)
             writer.module.line(f"{targets(made)} = {function}({', '.join(given)})")
 
-    def _dense(self, writer: Writer, scope: Scope, value: Value) -> str:
+    def _dense(self, scope: Scope, value: Value) -> str:
         """A value in the layout that Inductor was told of."""
         name = scope.names[value]
         return f"{name}.contiguous()" if isinstance(value.type, TensorType) else name

@@ -99,11 +99,8 @@ class Binding:
 
 
 _MODULES: Final[Mapping[str, Any]] = {
-    "_VariableFunctions": torch._C._VariableFunctions,
-    "_nn": torch._C._nn,
-    "_linalg": torch._C._linalg,
-    "_fft": torch._C._fft,
-    "_special": torch._C._special,
+    name: getattr(torch._C, name)
+    for name in ("_VariableFunctions", "_nn", "_linalg", "_fft", "_special")
 }
 """Where torch keeps its bindings, by the names that generated source imports."""
 

@@ -11,14 +11,14 @@ and a call with other sizes makes another variant.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 import sympy
 import torch
-from torch import Tensor
 
 from rewright.backends.torch.liveness import is_computed, spec_symbols
 from rewright.errors import CompileError
@@ -27,7 +27,7 @@ from rewright.ir.copying import copy_with_map
 from rewright.ir.fx_export import constant_inputs, size_inputs, to_fx
 from rewright.ir.graph import Constant, Graph, SymbolInfo, Value
 from rewright.ir.ops import SCALAR
-from rewright.ir.sizes import Range, evaluate
+from rewright.ir.sizes import Range, to_python
 from rewright.ir.types import NoneType, ScalarType
 
 DEFAULTS: Final[Mapping[str, Any]] = {"fallback_random": True}
@@ -47,6 +47,7 @@ class Part:
         graph: a copy, with the outputs that are needed.
         sizes: the sizes that it takes first.
         constants: the constants that it takes last, after the inputs: those of the original.
+        strides: of those whose memory is known; the others are passed contiguous.
         values: the values of the original that it returns.
         symbols: the sizes that it returns after them.
     """
@@ -54,12 +55,18 @@ class Part:
     graph: Graph
     sizes: tuple[sympy.Symbol, ...]
     constants: tuple[Constant, ...]
+    strides: Mapping[Constant, tuple[int, ...]]
     values: tuple[Value, ...]
     symbols: tuple[sympy.Symbol, ...]
 
 
-def part_of(graph: Graph) -> Part:
-    """What Inductor is given of `graph`."""
+def part_of(graph: Graph, arriving: Collection[str]) -> Part:
+    """What Inductor is given of `graph`.
+
+    Args:
+        graph: a whole program.
+        arriving: the names of the sources that come with each call, in memory of any layout.
+    """
     values = [v for v, spec in zip(graph.outputs, graph.results, strict=True) if is_computed(spec)]
     values += [value for target, value in graph.writebacks if target is not value]
     values = [v for v in dict.fromkeys(values) if v.producer and not isinstance(v.type, NoneType)]
@@ -71,7 +78,10 @@ def part_of(graph: Graph) -> Part:
     copy.set_outputs([*(copies[value] for value in values), *made])
     originals = {copies[c]: c for c in graph.constants.values()}
     constants = tuple(originals[c] for c in constant_inputs(copy))
-    return Part(copy, size_inputs(copy), constants, tuple(values), tuple(symbols))
+    strides = {
+        c: c.data.stride() for c in constants if c.data is not None and c.name not in arriving
+    }
+    return Part(copy, size_inputs(copy), constants, strides, tuple(values), tuple(symbols))
 
 
 class Inductor:
@@ -131,28 +141,21 @@ class _Variant:
 
     Attributes:
         run: takes the sizes, inputs and constants.
-        symbols: the sizes, as `assumed` calls them.
-        assumed: what it is right for.
+        fits: whether it is right for given sizes.
+        assumed: what it takes for granted of sizes, in words.
     """
 
     run: Callable[..., Sequence[Any]]
-    symbols: tuple[sympy.Symbol, ...]
-    assumed: tuple[Any, ...]
-
-    def fits(self, sizes: Sequence[int]) -> bool:
-        """Whether it is right for `sizes`."""
-        if not self.assumed:
-            return True
-        values = dict(zip(self.symbols, sizes, strict=True))
-        return all(evaluate(condition, values) for condition in self.assumed)
+    fits: Callable[[Sequence[int]], bool]
+    assumed: tuple[str, ...]
 
 
 def _compiled(graph: Graph, part: Part, options: Mapping[str, Any]) -> _Variant:
     module = to_fx(graph, constants="inputs", sizes="inputs")
     placeholders = module.graph.find_nodes(op="placeholder")
     for constant, node in zip(reversed(part.constants), reversed(placeholders), strict=False):
-        if constant.data is not None:
-            _lay_out(node, constant.data)
+        if constant in part.strides:
+            _lay_out(node, part.strides[constant])
     examples = [node.meta["val"] for node in placeholders]
     symbols = tuple(size.node.expr for size in examples[: len(part.sizes)])
     with torch.no_grad():
@@ -162,27 +165,33 @@ def _compiled(graph: Graph, part: Part, options: Mapping[str, Any]) -> _Variant:
             dynamic_shapes="from_graph",
             options={"config_patches": dict(options)},
         )
-    return _Variant(run, symbols, _assumed(examples, symbols))
+    conditions = [to_python(condition) for condition in _assumed(examples, symbols)]
+    return _Variant(run, _predicate(conditions, symbols), tuple(conditions))
 
 
-def _lay_out(node: torch.fx.Node, data: Tensor) -> None:
+def _lay_out(node: torch.fx.Node, strides: Sequence[int]) -> None:
     """Gives a placeholder the strides of the constant that it stands for."""
     fake = node.meta["val"]
     with fake.fake_mode:
-        laid_out = torch.empty_strided(
-            data.shape, data.stride(), dtype=fake.dtype, device=fake.device
-        )
-    node.meta["val"] = node.meta["example_value"] = laid_out
+        made = torch.empty_strided(fake.shape, strides, dtype=fake.dtype, device=fake.device)
+    node.meta["val"] = node.meta["example_value"] = made
 
 
-def _assumed(examples: Sequence[Any], symbols: Sequence[sympy.Symbol]) -> tuple[Any, ...]:
+def _assumed(examples: Sequence[Any], symbols: Sequence[sympy.Symbol]) -> list[sympy.Basic]:
     """What torch noted in the ShapeEnv of `examples` about `symbols`."""
-    modes = (item.fake_mode for item in examples if isinstance(item, Tensor))
-    mode: Any = next(modes, None)
-    if mode is None or not symbols:
-        return ()
-    conditions = (guard.expr for guard in mode.shape_env.guards)
-    return tuple(c for c in conditions if c.free_symbols and c.free_symbols <= {*symbols})
+    env = next((size.node.shape_env for size in examples[: len(symbols)]), None)
+    conditions = (guard.expr for guard in env.guards) if env is not None else ()
+    return [c for c in conditions if c.free_symbols and c.free_symbols <= {*symbols}]
+
+
+def _predicate(
+    conditions: Sequence[str], symbols: Sequence[sympy.Symbol]
+) -> Callable[[Sequence[int]], bool]:
+    """Whether `conditions` (Python source) hold for sizes."""
+    names = ", ".join(f"{symbol.name}" for symbol in symbols)
+    test = " and ".join(conditions) or "True"
+    made: Callable[..., bool] = eval(f"lambda {names}: {test}", {"math": math})
+    return lambda sizes: made(*sizes)
 
 
 def _typical_at(part: Part, sizes: Sequence[int], fixed: bool) -> Graph:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec
 
-from rewright.backends.torch.symbols import equation, in_order, range_of
+from rewright.backends.torch.symbols import in_order, range_of
 from rewright.backends.torch.trees import children, take_apart
 from rewright.errors import InputError, did_you_mean
 from rewright.ir.graph import Graph, SymbolInfo, Value
@@ -247,7 +247,7 @@ def _solved(
     sizes: Mapping[Any, Any],
 ) -> Any:
     """The size that `symbol` stands for, from its equation."""
-    held: Any = equation(info)
+    held = info.equation
     if held == symbol:
         return size
     if held == sympy.Eq(symbol, 1):
@@ -265,7 +265,7 @@ def _check_range(
 ) -> None:
     known = range_of(info)
     if solution not in known:
-        held = format_expr(equation(info))
+        held = format_expr(info.equation)
         where = "" if held == symbol.name else f" for {held} = {size}"
         raise InputError(
             f"{what} is {size}, outside of its range: {symbol} is {solution}{where}, "
@@ -284,6 +284,7 @@ def _check_agreement(
     origin: Mapping[sympy.Symbol, str],
 ) -> None:
     """Whether the symbolic dims of an input are what the sizes make them."""
+    places: list[tuple[Any, Any, int | None]]
     if isinstance(value.type, TensorType):
         places = [(dim, leaf.shape[at], at) for at, dim in enumerate(value.type.shape)]
     elif isinstance(value.type, ScalarType):

@@ -9,18 +9,8 @@ import sympy
 from rewright.errors import UnsupportedError
 from rewright.ir.graph import Graph, SymbolInfo
 from rewright.ir.sizes import Range, evaluate, hull, solve, to_python
-from rewright.ir.types import ScalarType, TensorType
 
 _SIZE = sympy.Symbol("size", integer=True)
-
-
-def equation(info: SymbolInfo) -> object:
-    """The left side of a symbol's equation: ``2*s0 + 1`` where that is what a dimension holds."""
-    value_type = info.binding.type
-    if isinstance(value_type, TensorType) and info.dim is not None:
-        return value_type.shape[info.dim]
-    assert isinstance(value_type, ScalarType)
-    return value_type.expr
 
 
 def in_order(graph: Graph, wanted: Collection[sympy.Symbol]) -> list[sympy.Symbol]:
@@ -32,7 +22,7 @@ def in_order(graph: Graph, wanted: Collection[sympy.Symbol]) -> list[sympy.Symbo
     left = [s for s in graph.symbols if s in wanted]
     done: list[sympy.Symbol] = []
     while left:
-        ready = [s for s in left if _others(graph.symbols[s], s) <= {*done}]
+        ready = [s for s in left if _others(graph.symbols[s].equation, s) <= {*done}]
         if not ready:
             raise UnsupportedError(f"no input gives the sizes {left} one after the other")
         done += ready
@@ -40,9 +30,8 @@ def in_order(graph: Graph, wanted: Collection[sympy.Symbol]) -> list[sympy.Symbo
     return done
 
 
-def _others(info: SymbolInfo, unknown: sympy.Symbol) -> set[sympy.Symbol]:
-    held = equation(info)
-    return held.free_symbols - {unknown} if isinstance(held, sympy.Basic) else set()
+def _others(equation: object, unknown: sympy.Symbol) -> set[sympy.Symbol]:
+    return equation.free_symbols - {unknown} if isinstance(equation, sympy.Basic) else set()
 
 
 def solution(
@@ -59,12 +48,12 @@ def solution(
     Raises:
         UnsupportedError: its equation can't be solved.
     """
-    held = equation(info)
+    held = info.equation
     if held == unknown:
         return size
     if held == sympy.Eq(unknown, 1):  # a bool, which is an integer to torch
         return f"int({size})"
-    solved = solve(held, unknown, _SIZE)  # type: ignore[arg-type]
+    solved = solve(held, unknown, _SIZE)
     if solved is None:
         raise UnsupportedError(
             f"the size {unknown} can't be found from {held}",

@@ -53,15 +53,16 @@ def take_apart(spec: TreeSpec, value: Any, path: str, name: str) -> Iterator[Any
         yield value
         return
     expected = class_of(spec)
-    if type(value) is not expected:
-        raise _other(path, name, _described(spec), f"a {type(value).__qualname__}")
+    given: Any = value
+    if type(given) is not expected:
+        raise _other(path, name, _described(spec), f"a {type(given).__qualname__}")
     if expected is dict:
-        parts = [value.get(key, _MISSING) for key in spec.context]
-        if set(value) != set(spec.context):
-            raise _other(path, name, f"the keys {spec.context}", f"{[*value]}")
+        if given.keys() != set(spec.context):
+            raise _other(path, name, f"the keys {spec.context}", f"{[*given]}")
+        parts = [given[key] for key in spec.context]
         keys = [f"[{key!r}]" for key in spec.context]
     else:
-        parts, context = SUPPORTED_NODES[spec.type].flatten_fn(value)
+        parts, context = SUPPORTED_NODES[spec.type].flatten_fn(given)
         keys = [f"[{index}]" for index in range(len(parts))]
         if len(parts) != spec.num_children:
             raise _other(path, name, f"{spec.num_children} elements", f"{len(parts)}")
@@ -69,9 +70,6 @@ def take_apart(spec: TreeSpec, value: Any, path: str, name: str) -> Iterator[Any
             raise _other(path, name, f"the structure {spec.context}", f"{context}")
     for child, part, key in zip(children(spec), parts, keys, strict=True):
         yield from take_apart(child, part, path + key, name)
-
-
-_MISSING: Final = object()
 
 
 def _described(spec: TreeSpec) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 import torch
 
-from rewright.errors import InputError, PassError, RewrightError
+from rewright.errors import InputError, PassError
 from rewright.ir.graph import Graph
 from rewright.ir.interpreter import interpret
 from rewright.ir.printer import print_node

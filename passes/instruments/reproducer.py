@@ -71,7 +71,7 @@ class Reproducer(Instrument):
 
 
 def plugin_of(cls: type[Pass]) -> str | None:
-    """The file that has to be loaded before pipelines know a pass; None where it is known anyway."""
+    """The file to load before pipelines know a pass; None where it is known anyway."""
     from rewright.passes.registry import is_installed
 
     if is_installed(cls):

@@ -51,7 +51,9 @@ class Samples:
     origin: str = "the given inputs"
 
     @classmethod
-    def given(cls, graph: Graph, inputs: Sequence[Any], origin: str = "the given inputs") -> Samples:
+    def given(
+        cls, graph: Graph, inputs: Sequence[Any], origin: str = "the given inputs"
+    ) -> Samples:
         """Inputs that somebody gave, and drawn data for sources that have none."""
         return cls(tuple(inputs), random_constants(graph, {}, {}), origin)
 

@@ -1,11 +1,12 @@
 """Where the time went: a tree of passes and groups, with the rules of each, hits and seconds.
 
-      12.3 ms  100 %  pipeline
-       9.1 ms   74 %    repeat, 3 rounds
-       8.0 ms   65 %      fold-constants x3             12 rewrites
-       6.2 ms   50 %        fold-scale                  10 hits
-       1.1 ms    9 %      dce x3
-       2.5 ms         verifyeach
+    12.30 ms  100%  pipeline
+     9.10 ms   74%    repeat
+     8.00 ms   65%      fold-constants x3       12 rewrites
+     6.20 ms   50%        fold-scale            10 hits
+     1.10 ms    9%      dce x3
+     3.20 ms   26%    fuse
+     2.50 ms        verifyeach
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import attrs
 from rewright.errors import PassError, VerificationError
 from rewright.ir.verifier import effect_order, verify
 from rewright.passes.instruments.protocol import Instrument, PassRun
+from rewright.passes.manager import Pass
 
 
 @attrs.define(eq=False)
@@ -32,7 +33,7 @@ class VerifyEach(Instrument):
         Raises:
             PassError: the graph is not well formed, with the lines around each fault.
         """
-        if not run.is_pass or not (run.changed or run.step.gives_stage):
+        if not isinstance(run.step, Pass) or not (run.changed or run.step.gives_stage):
             return
         try:
             verify(run.graph, retype=self.retype, effects=self._effects)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 import torch
@@ -205,7 +205,7 @@ class _Guess:
         inner = _inner(variable)
         allowed = inner.dtype if isinstance(inner, Tensor) else ()
         if self._breaks(inner, "dtype"):
-            return self.draw.choice([dtype for dtype in _ANY if dtype not in allowed])
+            return self.draw.dtype
         if allowed:
             return self.draw.dtype if self.draw.dtype in allowed else self.draw.choice(allowed)
         if domain.startswith("i"):
@@ -244,6 +244,3 @@ class _Guess:
 
 def _is_optional(param: Param) -> bool:
     return "Optional" in param.kind or "None" in param.kind
-
-
-_ANY: Final = (*DTYPES, torch.int64, torch.int32, torch.bool)

@@ -40,6 +40,7 @@ from rewright.passes.patterns import (
     OpVar,
     Pattern,
     ResultPattern,
+    Tensor,
     Variable,
 )
 from rewright.passes.proof.attribute_samples import DTYPES
@@ -50,6 +51,9 @@ from rewright.passes.proof.templates import NUMBERS
 
 SYMBOL_RANGE: Final = Range(1, None, 64)
 """What is known of a symbolic size in an example."""
+
+_STUBBORN: Final = 8
+"""The same refusal so often in a row is one of dtypes, say, which no other shape helps."""
 
 _TRIES: Final = 60
 """So often one node is drawn before the example is given up."""
@@ -105,7 +109,7 @@ class Sampler:
         forced: Mapping[int, Pattern] | None = None,
     ) -> None:
         self.spelling = spelling
-        self.draw = draw
+        self.draw = _breaking(draw, guard)
         self.guard = guard
         self.given = given or {}
         self.forced = forced or {}
@@ -309,7 +313,7 @@ class Sampler:
         """A node whose open places are drawn so that its op, and the variables, take them."""
         if not places.opened:
             return self._insert(places)
-        refusal = Reject("nothing was tried")
+        refusal, again = Reject("nothing was tried"), 0
         for _ in range(_TRIES):
             try:
                 proposal = propose(
@@ -317,7 +321,10 @@ class Sampler:
                 )
                 breaks, types = self._check(places, proposal)
             except Reject as reject:
+                again = again + 1 if str(reject) == str(refusal) else 0
                 refusal = reject
+                if again > _STUBBORN:
+                    break
                 continue
             self.broken |= breaks
             for item in places.opened:
@@ -409,6 +416,16 @@ class Sampler:
         return graph.add_constant(name, found)
 
 
+def _breaking(draw: Draw, guard: Guard | None) -> Draw:
+    """`draw`, of a dtype that breaks `guard` if that is about dtypes."""
+    if guard is None or guard.kind != "dtype" or not isinstance(guard.pattern, Tensor):
+        return draw
+    allowed = guard.pattern.dtype
+    others = [dtype for dtype in (*DTYPES, *_NOT_FLOATING) if dtype not in allowed]
+    return attrs.evolve(draw, dtype=draw.choice(others))
+
+
+_NOT_FLOATING: Final = (torch.int64, torch.int32, torch.bool)
 _CHECKED: Final = ("constant", "dtype", "rank", "kind", "where")
 
 

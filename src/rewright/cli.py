@@ -32,7 +32,12 @@ class Command:
 
 
 COMMANDS = {
+    "bisect": Command(
+        "rewright.bisect:main", "find the pass and the rewrite that make a command fail"
+    ),
     "demo": Command("rewright.demo:main", "compile a small model both ways and show what happened"),
+    "opt": Command("rewright.opt:main", "run passes on the text of a graph, and look into them"),
+    "passes": Command("rewright.pass_list:main", "list the passes and rules that there are"),
     "settings": Command("rewright.cli:settings", "list the settings that a compile takes"),
 }
 

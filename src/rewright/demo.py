@@ -122,7 +122,7 @@ def _just_in_time(
     model: DemoModel, module: Any, inputs: tuple[Any, ...], expected: Any, torch_backend: str
 ) -> Row:
     before = rewright.stats()
-    compiled = torch.compile(
+    compiled: Any = torch.compile(
         module,
         backend="rewright",
         options={"on_error": "raise", "torch_backend": torch_backend},

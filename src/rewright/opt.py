@@ -1,19 +1,20 @@
 """``rewright opt``: run passes on the text of a graph, and look into them."""
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rewright.errors import InputError, SettingsError, did_you_mean
+from rewright.settings import Settings
 
 if TYPE_CHECKING:
     from rewright.ir.graph import Graph
-    from rewright.passes import Rule
-    from rewright.passes.compiling import Watch
     from rewright.passes.instruments.protocol import Instrument
-    from rewright.passes.manager import Pipeline
+    from rewright.passes.instruments.samples import Samples
+    from rewright.passes.manager import Pass, Pipeline
 
 __all__ = ["main"]
 
@@ -92,24 +93,16 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """``rewright opt``; returns the exit status."""
     options = parser().parse_args(argv)
-    return _run(options)
-
-
-def _run(options: argparse.Namespace) -> int:
     from rewright.passes.compiling import exactness_called
-    from rewright.passes.instruments.samples import find_samples, load_samples
 
     for path in options.load:
         _load_plugin(path)
     graph = _read(options.file)
-    pipeline = _pipeline(options, graph)
-    watch = _watch(options)
-    if options.samples is not None:
-        samples = load_samples(options.samples, graph)
-    else:
-        samples = None if options.file == "-" else find_samples(options.file, graph)
-    instruments = [*watch.instruments(graph, samples), *_explainer(options, graph, pipeline)]
-    pipeline.run(graph, instruments=instruments, exactness=exactness_called(options.exactness))
+    _pipeline(options, graph).run(
+        graph,
+        instruments=_instruments(options, graph),
+        exactness=exactness_called(options.exactness),
+    )
     _write(graph, options.output)
     return 0
 
@@ -164,23 +157,17 @@ def _pipeline(options: argparse.Namespace, graph: "Graph") -> "Pipeline":
     return _only(pipeline, options.only) if options.only else pipeline
 
 
-def _only(pipeline: "Pipeline", names: list[str]) -> "Pipeline":
-    """The pipeline with `names` only in the passes that have such rules."""
+def _only(pipeline: "Pipeline", names: Sequence[str]) -> "Pipeline":
+    """The pipeline with no rules but `names` in the passes that have some of them.
+
+    Raises:
+        SettingsError: no pass has a rule of such a name.
+    """
     import attrs
 
     from rewright.passes.rule_pass import RulePass
 
-    steps = [step for step in pipeline.passes() if isinstance(step, RulePass)]
-    _check_rules(names, [rule for step in steps for rule in step.rules])
-    for step in steps:
-        own = tuple(name for name in names if name in {rule.name for rule in step.rules})
-        if own:
-            pipeline = pipeline.replace(step.name, attrs.evolve(step, only=own))
-    return pipeline
-
-
-def _check_rules(names: Sequence[str], rules: Sequence["type[Rule]"]) -> None:
-    known = {rule.name for rule in rules}
+    known = {rule.name for step in pipeline.passes() for rule in step.all_rules()}
     for name in names:
         if name not in known:
             raise SettingsError(
@@ -189,19 +176,41 @@ def _check_rules(names: Sequence[str], rules: Sequence["type[Rule]"]) -> None:
                 hint=did_you_mean(name, known),
             )
 
+    def narrow(step: "Pass") -> "Pass":
+        own = {rule.name for rule in step.all_rules()}.intersection(names)
+        if not own or not isinstance(step, RulePass):
+            return step
+        return attrs.evolve(step, only=tuple(sorted(own)))
 
-def _watch(options: argparse.Namespace) -> "Watch":
+    return pipeline.map(narrow)
+
+
+def _instruments(options: argparse.Namespace, graph: "Graph") -> "list[Instrument]":
+    """What the arguments and the environment ask for."""
+    import attrs
+
     from rewright.passes.compiling import Watch
     from rewright.passes.instruments.bisect import Bisect, Limit
-    from rewright.passes.instruments.dump import DumpSpec
+    from rewright.passes.instruments.explain import Explain
 
-    limit = options.bisect_limit
-    return Watch(
-        dump=DumpSpec.parse(options.dump, source="--dump") if options.dump else None,
-        reproducer=options.reproducer,
+    settings = Settings(
+        dump_ir=options.dump,
         verify_each=options.verify_each,
-        numerics=options.numerics,
-        tolerance=options.tolerance,
         timing=options.timing,
-        bisect=Bisect(Limit.parse(limit, source="--bisect-limit")) if limit else None,
+        numerics=options.tolerance if options.tolerance is not None else options.numerics,
+        reproducer=options.reproducer,
     )
+    watch = attrs.evolve(Watch.of(settings, os.environ), reproduce=True)
+    if options.bisect_limit is not None:
+        limit = Limit.parse(options.bisect_limit, source="--bisect-limit")
+        watch = attrs.evolve(watch, bisect=Bisect(limit))
+    instruments = watch.instruments(graph, _samples(options, graph))
+    return [*instruments, Explain(options.explain)] if options.explain else instruments
+
+
+def _samples(options: argparse.Namespace, graph: "Graph") -> "Samples | None":
+    from rewright.passes.instruments.samples import find_samples, load_samples
+
+    if options.samples is not None:
+        return load_samples(options.samples, graph)
+    return None if options.file == "-" else find_samples(options.file, graph)

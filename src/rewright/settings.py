@@ -245,7 +245,7 @@ class Settings:
         doc="Options for Inductor, for this compile only. Needs torch_backend='inductor'.",
     )
 
-    pipeline: Any = _value(
+    pipeline: Any = _value(  # noqa: RUF009 - an attrs.field, of an immutable default
         default=None,
         legal=_PIPELINE,
         converter=_pipeline,

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
 
 from tests.frontends.jit import compiles, jit, same
 
 
 @pytest.fixture
-def model() -> LlamaForCausalLM:
+def model() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     config = LlamaConfig(
         vocab_size=64,
         hidden_size=32,
@@ -27,7 +28,7 @@ def model() -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def generate(model: LlamaForCausalLM, prompt: torch.Tensor, **keywords: Any) -> torch.Tensor:
+def generate(model: Any, prompt: torch.Tensor, **keywords: Any) -> torch.Tensor:
     return model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
@@ -40,7 +41,7 @@ def generate(model: LlamaForCausalLM, prompt: torch.Tensor, **keywords: Any) -> 
 PROMPT = torch.arange(2, 12).reshape(2, 5)
 
 
-def test_generate_with_a_static_cache(model: LlamaForCausalLM):
+def test_generate_with_a_static_cache(model: Any):
     expected = generate(model, PROMPT, cache_implementation="static")
     compiled = copy.deepcopy(model)
     compiled.forward = jit(compiled.forward)
@@ -50,7 +51,7 @@ def test_generate_with_a_static_cache(model: LlamaForCausalLM):
     assert found.shape == (2, 13)
 
 
-def test_transformers_own_compile_config(model: LlamaForCausalLM):
+def test_transformers_own_compile_config(model: Any):
     from transformers import CompileConfig
 
     config = CompileConfig(
@@ -63,8 +64,10 @@ def test_transformers_own_compile_config(model: LlamaForCausalLM):
     assert torch.equal(found, expected)
 
 
-def test_decode_steps_write_the_cache_in_place(model: LlamaForCausalLM):
-    def run(forward: Any) -> tuple[list[torch.Tensor], StaticCache, list[int]]:
+def test_decode_steps_write_the_cache_in_place(model: Any):
+    def run(forward: Any) -> tuple[list[torch.Tensor], Any]:
+        from transformers import StaticCache
+
         cache = StaticCache(config=model.config, max_cache_len=16)
         tokens = PROMPT
         position = torch.arange(5)
