@@ -24,6 +24,7 @@ from torch.utils._pytree import (
     SequenceKey,
     TreeSpec,
     keystr,
+    tree_flatten,
     tree_flatten_with_path,
     tree_unflatten,
 )
@@ -162,6 +163,30 @@ def _signature(program: torch.export.ExportedProgram, specs: Sequence[InputSpec]
             arguments.append(Argument(path, input=count))
             count += 1
     return Signature(tuple(arguments), in_spec, out_spec, tuple(names))
+
+
+def example_inputs(
+    program: torch.export.ExportedProgram,
+    signature: Signature,
+    inputs: Sequence[Any] | None = None,
+) -> list[Any] | None:
+    """Inputs of the imported graph, in its order; None where they are not known.
+
+    Args:
+        program: an exported program.
+        signature: how its graph is called.
+        inputs: what a user said of the inputs: where it is a tensor for each, these.
+    """
+    wanted = [argument for argument in signature.arguments if argument.input is not None]
+    if inputs is not None and all(isinstance(item, torch.Tensor) for item in inputs):
+        return list(inputs) if len(inputs) == len(wanted) else None
+    if program.example_inputs is None:
+        return None
+    leaves, spec = tree_flatten(program.example_inputs)
+    if spec != signature.in_spec or len(leaves) != len(signature.arguments):
+        return None
+    pairs = zip(signature.arguments, leaves, strict=True)
+    return [leaf for argument, leaf in pairs if argument.input is not None]
 
 
 def _forward_names(program: torch.export.ExportedProgram) -> list[str]:

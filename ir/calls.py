@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from torch._ops import OpOverload
 
@@ -46,3 +46,17 @@ def nests_results(op: Op) -> bool:
         returns = op.target._schema.returns
         return len(returns) > 1 and any(str(item.type).startswith("List[") for item in returns)
     return op.name.startswith("rw.functional.")
+
+
+_BARE: Final[Mapping[str, frozenset[int]]] = {
+    "higher_order.while_loop": frozenset((0,)),  # cond_fn
+    "higher_order.flex_attention": frozenset((0, 1)),  # score_mod, mask_mod
+}
+
+
+def returns_bare(op: Op, region: int) -> bool:
+    """Whether torch expects region number `region` of `op` to return its one result by itself.
+
+    All others return tuples.
+    """
+    return region in _BARE.get(op.name, ())

@@ -54,7 +54,7 @@ class Scope:
         self.main = main
         self.role = role
         """``main``, ``prepare`` or ``region``."""
-        self.nodes = [*graph, graph.terminator]
+        self.nodes = [*_linked(graph), graph.terminator]
         self.position = {node: index for index, node in enumerate(self.nodes)}
 
     @property
@@ -81,6 +81,16 @@ class Scope:
             return False
         known = self.main.constants.get(value.name) is value
         return known and (self.role == "main" or value.is_source)
+
+
+def _linked(graph: Graph) -> Iterator[Node]:
+    """The nodes of `graph` as they are linked, but no more than it counts."""
+    node = graph.terminator._next
+    for _ in range(len(graph)):
+        if node is None or node is graph.terminator:
+            return
+        yield node
+        node = node._next
 
 
 # --------------------------------------------------------------------------- structure

@@ -16,7 +16,7 @@ import torch.fx
 
 from rewright.errors import InputError, UnsupportedError
 from rewright.ir.attributes import Operand, RegionRef
-from rewright.ir.calls import flat_results, nests_results, torch_arguments
+from rewright.ir.calls import flat_results, nests_results, returns_bare, torch_arguments
 from rewright.ir.fakes import FakeWorld, example_sizes
 from rewright.ir.fx_sizes import emit_size
 from rewright.ir.graph import Constant, Graph, Node, SymbolInfo, Value
@@ -172,11 +172,11 @@ class _Exporter:
 
     # -- nodes of the IR
 
-    def body(self) -> None:
-        """All nodes, and the output."""
+    def body(self, *, bare: bool = False) -> None:
+        """All nodes, and the output: a list, or a single value by itself."""
         self.nodes()
         end = [self.values[value] for value in self.graph.terminator.operands]
-        self.fx.output(end)
+        self.fx.output(end[0] if bare else end)
 
     def nodes(self) -> None:
         """All nodes."""
@@ -213,7 +213,7 @@ class _Exporter:
         if isinstance(leaf, Operand):
             return self.values[node.operands[leaf.index]]
         if isinstance(leaf, RegionRef):
-            return self._region(node.regions[leaf.index])
+            return self._region(node, leaf.index)
         if isinstance(leaf, sympy.Basic):
             return self.size(leaf)
         return leaf
@@ -249,15 +249,15 @@ class _Exporter:
         inner.nodes()
         return [inner.values[value] for value in region.outputs]
 
-    def _region(self, region: Graph) -> torch.fx.Node:
-        """`region` as a submodule, which is how FX gives it to a higher-order operator."""
-        root = torch.nn.Module()
+    def _region(self, node: Node, number: int) -> torch.fx.Node:
+        """A region as a submodule, which is how FX gives it to a higher-order operator."""
+        region, root = node.regions[number], torch.nn.Module()
         inner = _Exporter(region, torch.fx.Graph(), root, self.world)
         for value in region.inputs:
             inner.values[value] = inner.input(value, value.hint or f"input_{value.index}")
-        inner.body()
-        number = sum(name.startswith("region_") for name, _ in self.root.named_children())
-        name = f"region_{number}"
+        inner.body(bare=returns_bare(node.op, number))
+        held = sum(name.startswith("region_") for name, _ in self.root.named_children())
+        name = f"region_{held}"
         self.root.add_module(name, torch.fx.GraphModule(root, inner.fx, region.name))
         return self.fx.get_attr(name)
 

@@ -19,7 +19,7 @@ import torch
 from rewright.errors import InputError, RewrightError
 from rewright.ir.attributes import Operand, RegionRef
 from rewright.ir.binding import bind_symbols, symbol_value
-from rewright.ir.calls import flat_results, torch_arguments
+from rewright.ir.calls import flat_results, returns_bare, torch_arguments
 from rewright.ir.graph import Constant, Graph, Node, SymbolInfo, Value
 from rewright.ir.ops import SCALAR, SEGMENT, call
 from rewright.ir.sizes import evaluate
@@ -172,7 +172,7 @@ class _Frame:
             if isinstance(leaf, Operand):
                 return self.values[node.operands[leaf.index]]
             if isinstance(leaf, RegionRef):
-                return self.callable(node.regions[leaf.index])
+                return self.callable(node, leaf.index)
             return evaluate(leaf, self.sizes)
 
         arguments = torch_arguments(node.attributes, put)
@@ -182,11 +182,15 @@ class _Frame:
             return tuple(arguments["body"](*arguments["operands"]))
         return flat_results(call(node.op, arguments))
 
-    def callable(self, region: Graph) -> Callable[..., tuple[Any, ...]]:
-        """`region` as a Python function, which is how torch's higher-order operators take it."""
+    def callable(self, node: Node, number: int) -> Callable[..., Any]:
+        """A region as a Python function, which is how torch's higher-order operators take it."""
+        region = node.regions[number]
+        bare = returns_bare(node.op, number)
 
-        def run(*inputs: Any) -> tuple[Any, ...]:
+        def run(*inputs: Any) -> Any:
             sizes = bind_symbols(region, inputs)
-            return _run(region, dict(zip(region.inputs, inputs, strict=True)), sizes, self.observe)
+            values = dict(zip(region.inputs, inputs, strict=True))
+            results = _run(region, values, sizes, self.observe)
+            return results[0] if bare else results
 
         return run

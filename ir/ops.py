@@ -416,7 +416,9 @@ def functional_form(target: OpOverload) -> Op:
 
 
 def _clone(value: Any) -> Any:
-    return [item.clone() for item in value] if isinstance(value, list) else value.clone()
+    if isinstance(value, list | tuple):
+        return [None if item is None else item.clone() for item in value]
+    return value.clone()
 
 
 def call(op: Op, named: Mapping[str, Any]) -> Any:

@@ -168,6 +168,6 @@ def _error(graph: Graph, faults: list[Fault]) -> VerificationError:
 def _excerpt(fault: Fault) -> str:
     """A fault, with the lines around it."""
     title = f"{fault.check}: {fault.message}"
-    if fault.node is None or not fault.node.is_attached:
-        return title
+    if fault.node is None or not fault.node.is_attached or fault.check == "links":
+        return title  # there are no lines around it, or they can't be walked
     return f"{title}\n{print_excerpt(fault.node, around=_AROUND)}"

@@ -17,9 +17,7 @@ from rewright.ir.ops import Trait
 from rewright.passes.manager import Pass, PassContext
 from rewright.passes.registry import register_pass
 
-_LEFT_ALONE: Final = frozenset(
-    {Trait.RANDOM, Trait.EFFECT, Trait.OPAQUE, Trait.DATA_DEPENDENT}
-)
+_LEFT_ALONE: Final = frozenset({Trait.RANDOM, Trait.EFFECT, Trait.OPAQUE, Trait.DATA_DEPENDENT})
 
 
 @register_pass

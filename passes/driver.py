@@ -148,6 +148,7 @@ class _Driver:
 
     def run(self) -> None:
         """Empties the worklist."""
+        self.erase(node for node in self.work if _is_dead(node))
         work, waiting, lookup = self.work, self.waiting, self.index.lookup
         visits = 0
         while work:

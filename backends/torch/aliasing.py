@@ -96,9 +96,10 @@ def is_declared(op: Op) -> bool:
     namespace, _, name = op.name.partition(".")
     if namespace == "prims" or (namespace == "aten" and name in FRESH):
         return True
-    return namespace == "aten" and not _is_composite(op.target)
+    return namespace == "aten" and not is_composite(op.target)
 
 
-def _is_composite(target: OpOverload) -> bool:
+def is_composite(target: OpOverload) -> bool:
+    """Whether torch computes `target` by calling other operators."""
     has_kernel: Any = torch._C._dispatch_has_kernel_for_dispatch_key
     return bool(has_kernel(target.name(), "CompositeImplicitAutograd"))

@@ -2,9 +2,9 @@
 
 An overload called from Python (``torch.ops.aten.add.Tensor(x, y)``) costs about half as much
 again as torch's own binding (``torch.add(x, y)``), and reads worse. A binding takes all the
-overloads of its name, so it is used only where it is *seen* to reach the operator that was
-meant: both are called on meta tensors, and what they hand to torch's dispatcher first must be
-the same. Nothing is computed by that, and the answer is remembered per op and kinds of arguments.
+overloads of its name, and may have other defaults, so it is used only where it is *seen* to come
+to the operator that was meant: both are called on meta tensors, and what they hand to torch's
+dispatcher must be the same. The answer is remembered per op and kinds of arguments.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from rewright.backends.torch.aliasing import is_composite
 from rewright.ir.ops import Op
 
 
@@ -143,60 +145,17 @@ def _find(
     target: OpOverload, args: Sequence[Argument], kwargs: Mapping[str, Argument]
 ) -> Binding | None:
     samples = [item.sample for item in args]
-    meant = _first_dispatch(target, samples, {n: item.sample for n, item in kwargs.items()})
+    once = not is_composite(target)
+    meant = _observe(target, samples, {n: item.sample for n, item in kwargs.items()}, once)
     if meant is None:
         return None
     for binding in candidates(target):
         if binding.is_method and not (samples and isinstance(samples[0], Tensor)):
             continue
         for form, given, named in binding.forms(args, kwargs):
-            if _same(meant, _first_dispatch(form.function, given, named)):
+            if meant == _observe(form.function, given, named, once):
                 return form
     return None
-
-
-# --------------------------------------------------------------------------- the observation
-
-
-class _Dispatched(BaseException):
-    """Leaves a call at its first dispatch; no code under it may catch that."""
-
-
-class _Observer(TorchDispatchMode):
-    """Stops at the first operator that reaches torch's dispatcher."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise _Dispatched(func, args, kwargs or {})
-
-
-def _first_dispatch(
-    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Any, ...] | None:
-    """What a call dispatches first, or what it returns without; None where it can't be called."""
-    try:
-        with _Observer():
-            return ("returned", function(*args, **kwargs))
-    except _Dispatched as seen:
-        return seen.args
-    except Exception:  # whatever a binding says of arguments that it doesn't take
-        return None
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether two observations agree: the same tensors, numbers and operators."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a is b or _same_tensor(a, b)
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[name], b[name]) for name in a)
-    return type(a) is type(b) and (a is b or repr(a) == repr(b))
-
-
-def _same_tensor(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors made on the way (a wrapped number, an alias) are alike."""
-    alike = a.dtype == b.dtype and a.shape == b.shape and a.device == b.device
-    return alike and (a.is_meta or torch.equal(a, b))
 
 
 def _kind(value: Any) -> Any:
@@ -206,3 +165,72 @@ def _kind(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple, len(value) == 1, frozenset(map(_kind, value))
     return type(value)
+
+
+# --------------------------------------------------------------------------- the observation
+
+
+class _Enough(BaseException):
+    """Leaves a call whose first dispatch says all; no code under it may catch that."""
+
+
+def _observe(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], once: bool
+) -> tuple[Any, ...] | None:
+    """What a call dispatches and returns, in comparable form; None where it can't be called.
+
+    With `once`, only what it dispatches first: an operator with a kernel of its own does nothing
+    else, and need not be computed.
+    """
+    observer = _Observer([*args, *kwargs.values()], once)
+    try:
+        with observer:
+            returned = observer.described(function(*args, **kwargs))
+    except _Enough:
+        returned = None
+    except Exception:  # whatever a binding says of arguments that it doesn't take
+        return None
+    return (*observer.seen, returned)
+
+
+class _Observer(TorchDispatchMode):
+    """Notes every operator that reaches torch's dispatcher, tensors by where they come from."""
+
+    def __init__(self, given: Sequence[Any], once: bool) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+        self._once = once
+        self._tensors: list[Tensor] = []  # kept, so that their ids stay theirs
+        self._names: dict[int, str] = {}
+        for index, item in enumerate(tree_leaves(given)):
+            self._name(item, f"argument {index}")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append((func, self.described((args, kwargs or {}))))
+        if self._once:
+            raise _Enough
+        returned = func(*args, **(kwargs or {}))
+        for index, item in enumerate(tree_leaves(returned)):
+            self._name(item, f"result {index} of {len(self.seen)}")
+        return returned
+
+    def _name(self, item: Any, name: str) -> None:
+        if isinstance(item, Tensor):
+            self._tensors.append(item)
+            self._names.setdefault(id(item), name)
+
+    def described(self, value: Any) -> Any:
+        """`value` in comparable form."""
+        if isinstance(value, Tensor):
+            return self._names.get(id(value)) or _content(value)
+        if isinstance(value, list | tuple):
+            return tuple(map(self.described, value))
+        if isinstance(value, dict):
+            return {name: self.described(item) for name, item in value.items()}
+        return type(value), repr(value)
+
+
+def _content(tensor: Tensor) -> Any:
+    """A tensor that was made on the way: a number that torch wrapped."""
+    values = None if tensor.is_meta or tensor.numel() > 1 else repr(tensor.tolist())
+    return tensor.dtype, tuple(tensor.shape), tensor.device, values

@@ -53,9 +53,9 @@ def take_apart(spec: TreeSpec, value: Any, path: str, name: str) -> Iterator[Any
         yield value
         return
     expected = class_of(spec)
+    if type(value) is not expected:
+        raise _other(path, name, _described(spec), f"a {type(value).__qualname__}")
     given: Any = value
-    if type(given) is not expected:
-        raise _other(path, name, _described(spec), f"a {type(given).__qualname__}")
     if expected is dict:
         if given.keys() != set(spec.context):
             raise _other(path, name, f"the keys {spec.context}", f"{[*given]}")

@@ -92,9 +92,7 @@ def load_samples(path: PathLike, graph: Graph) -> Samples:
         inputs = [found.get(str(at)) for at in range(int(metadata["count"]))]
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ArtifactError(f"the inputs can't be read: {error!r}", path=path) from None
-    placed = [
-        item.to(graph.device) if isinstance(item, torch.Tensor) else item for item in inputs
-    ]
+    placed = [item.to(graph.device) if isinstance(item, torch.Tensor) else item for item in inputs]
     return Samples.given(graph, placed, metadata.get("origin", str(path)))
 
 

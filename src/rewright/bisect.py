@@ -70,40 +70,60 @@ def search(probe: Callable[[str], Probe]) -> Found:
     Raises:
         InputError: it does not fail with all passes, or fails with none.
     """
-    runs = 0
+    tries = _Tries(probe)
+    passes = _count_passes(tries)
+    number = _first(0, passes, lambda count: tries.fails(str(count)))
+    tries.fails(str(number))
+    entry, *rewrites = [entry for entry in tries.entries if entry["pass"] == number]
+    if not rewrites or tries.fails(f"{number}.0"):
+        return Found(str(number), entry, None, tries.runs)
+    count = _first(0, len(rewrites), lambda most: tries.fails(f"{number}.{most}"))
+    tries.fails(f"{number}.{count}")
+    return Found(f"{number}.{count}", entry, tries.entries[-1], tries.runs)
 
-    def bad(limit: str) -> bool:
-        nonlocal runs, last
-        runs += 1
-        tried = probe(limit)
-        if not tried.good:
-            last = tried
-        return not tried.good
 
-    last = Probe(True, ())
-    if not bad("all"):
+@attrs.define
+class _Tries:
+    """Runs of the command.
+
+    Attributes:
+        probe: runs it once.
+        runs: how often it was run.
+        entries: the report of the latest run.
+    """
+
+    probe: Callable[[str], Probe]
+    runs: int = 0
+    entries: Sequence[Mapping[str, Any]] = ()
+
+    def fails(self, limit: str) -> bool:
+        """Whether the command fails with `limit`."""
+        done = self.probe(limit)
+        self.runs += 1
+        self.entries = done.entries
+        return not done.good
+
+
+def _count_passes(tries: _Tries) -> int:
+    """The number of passes that the failing command runs.
+
+    Raises:
+        InputError: it does not fail with all passes, or fails with none.
+    """
+    if not tries.fails("all"):
         raise InputError("the command succeeds with all passes: there is nothing to find")
-    passes = max((entry["pass"] for entry in last.entries), default=0)
-    if not passes:
+    count = max((int(entry["pass"]) for entry in tries.entries), default=0)
+    if not count:
         raise InputError(
-            "the command runs no passes of Rewright, and fails",
+            "the command fails, but runs no passes of Rewright",
             hint="give the command that compiles",
         )
-    if bad("0"):
+    if tries.fails("0"):
         raise InputError(
             "the command fails with no passes, too: no pass is at fault",
             hint="passes that can't be skipped still ran; look at what they do",
         )
-    number = _first(0, passes, lambda count: bad(str(count)))
-    bad(str(number))
-    entry = next(e for e in last.entries if e["pass"] == number and "rewrite" not in e)
-    rewrites = [e for e in last.entries if e["pass"] == number and "rewrite" in e]
-    if not rewrites or bad(f"{number}.0"):
-        return Found(str(number), entry, None, runs)
-    count = _first(0, len(rewrites), lambda most: bad(f"{number}.{most}"))
-    limit = f"{number}.{count}"
-    bad(limit)
-    return Found(limit, entry, [e for e in last.entries if "rewrite" in e][-1], runs)
+    return count
 
 
 def _first(good: int, bad: int, is_bad: Callable[[int], bool]) -> int:

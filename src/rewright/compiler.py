@@ -7,14 +7,15 @@ by either way in, goes through :func:`compile_graph`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rewright.backends.torch.build import build
-from rewright.frontends.export import import_exported
+from rewright.frontends.export import example_inputs, import_exported
 from rewright.ir.graph import Graph
 from rewright.ir.signature import Signature
 from rewright.ir.verifier import verify
+from rewright.passes.compiling import run_pipeline
 from rewright.program import CompiledProgram
 from rewright.settings import Settings
 from rewright.statistics import record
@@ -26,9 +27,6 @@ __all__ = ["compile", "compile_exported", "compile_graph"]
 
 _compiling: Final = threading.RLock()
 """One compile at a time: torch's tracing and Inductor are not made for more."""
-
-_PASSES: Final[tuple[Callable[[Graph], None], ...]] = ()
-"""What is done to every graph, in order, before it goes to the backend."""
 
 
 def compile(
@@ -90,24 +88,30 @@ def _compile_exported(
 ) -> CompiledProgram:
     with _compiling:
         graph, signature = import_exported(exported, inputs, device=settings.device)
-        return compile_graph(graph, signature, settings)
+        examples = example_inputs(exported, signature, inputs)
+        return compile_graph(graph, signature, settings, examples)
 
 
-def compile_graph(graph: Graph, signature: Signature, settings: Settings) -> CompiledProgram:
+def compile_graph(
+    graph: Graph,
+    signature: Signature,
+    settings: Settings,
+    examples: Sequence[Any] | None = None,
+) -> CompiledProgram:
     """Compiles a graph, which then belongs to the program.
 
     Args:
         graph: a whole program, as a frontend gives it.
         signature: how it is called.
         settings: how it is compiled.
+        examples: inputs of the graph, where there are some, for passes that are being watched.
 
     Raises:
-        CompileError: it is not well formed, or the backend can't take it.
+        CompileError: it is not well formed, a pass failed, or the backend can't take it.
     """
     with _compiling:
         verify(graph)
-        for run in _PASSES:
-            run(graph)
+        run_pipeline(graph, settings, examples)
         built = build(graph, signature, settings)
     record(graphs=1, nodes=sum(1 for _ in graph.walk()), segments=1)
     return CompiledProgram(graph, signature, settings, built)

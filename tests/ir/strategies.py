@@ -20,7 +20,7 @@ from torch.utils._sympy import functions as torch_fns
 
 from rewright.ir.attributes import Attributes, Record
 from rewright.ir.builder import Builder, make_node
-from rewright.ir.graph import Graph, Node, ResultSpec, SymbolInfo, Value, ViewStep
+from rewright.ir.graph import Graph, ResultSpec, SymbolInfo, Value, ViewStep
 from rewright.ir.location import Location
 from rewright.ir.ops import Op, Param, get_op, known_ops, register
 from rewright.ir.sizes import Range, simplify, symbol
@@ -72,7 +72,9 @@ def _grown(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(lambda a, b: a - b, inner, inner),
         st.builds(lambda a, b: a * b, inner, inner),
         st.builds(torch_fns.FloorDiv, inner, positive),
-        st.builds(torch_fns.Mod, st.sampled_from([s for s in _INTEGERS if s.is_nonnegative]), positive),
+        st.builds(
+            torch_fns.Mod, st.sampled_from([s for s in _INTEGERS if s.is_nonnegative]), positive
+        ),
         st.builds(torch_fns.Max, inner, inner),
         st.builds(torch_fns.Min, inner, inner),
     ).map(sympy.sympify)
@@ -80,9 +82,7 @@ def _grown(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 def expressions() -> st.SearchStrategy[Any]:
     """Integer expressions over a few symbols; some are plain ints."""
-    leaves = st.one_of(
-        st.sampled_from(_INTEGERS), st.integers(-64, 64).map(sympy.Integer)
-    )
+    leaves = st.one_of(st.sampled_from(_INTEGERS), st.integers(-64, 64).map(sympy.Integer))
     return st.recursive(leaves, _grown, max_leaves=5).map(simplify)
 
 
@@ -151,7 +151,9 @@ def types() -> st.SearchStrategy[Any]:
 def locations() -> st.SearchStrategy[Location | None]:
     """Locations, with odd names too, and None."""
     words = st.text(min_size=1, max_size=8) | st.sampled_from(["by", "a b", "x:3", "(y)", "#", '"'])
-    rules = st.lists(words | st.sampled_from(["fold", "merge-projections"]), max_size=3, unique=True)
+    rules = st.lists(
+        words | st.sampled_from(["fold", "merge-projections"]), max_size=3, unique=True
+    )
     plain = st.builds(Location, st.just("model.py"), st.integers(1, 999), st.just("layers.3.attn"))
     odd = st.builds(
         Location,
@@ -242,9 +244,7 @@ class _Wild:
                 if isinstance(equation, sympy.Basic) and self.draw(st.booleans()):
                     names = sorted(equation.free_symbols, key=str)
                     ranges = self.draw(st.lists(_RANGES, min_size=1, max_size=2)).copy()
-                    self.graph.symbols.setdefault(
-                        names[0], SymbolInfo(tuple(ranges), value, dim)
-                    )
+                    self.graph.symbols.setdefault(names[0], SymbolInfo(tuple(ranges), value, dim))
 
     # -- what only whole graphs have
 
@@ -254,9 +254,7 @@ class _Wild:
         for name in names:
             kind = self.draw(st.sampled_from(["parameter", "buffer", "constant"]))
             aliases = [f"{name}{tail}" for tail in self.draw(st.sampled_from([(), (".t", "!")]))]
-            source = self.graph.add_constant(
-                name, self.draw(types()), kind=kind, aliases=aliases
-            )
+            source = self.graph.add_constant(name, self.draw(types()), kind=kind, aliases=aliases)
             sources.append(source)
         self.visible += sources
         if sources and self.draw(st.booleans()):
@@ -277,7 +275,9 @@ class _Wild:
         outputs = self.draw(st.lists(self.values(), max_size=3))
         specs = [self.spec(number) for number in range(len(outputs))]
         bases = [v for v in self.visible if v.is_input or (v.is_constant and v.is_source)]
-        targets = self.draw(st.lists(st.sampled_from(bases), max_size=2, unique=True)) if bases else []
+        targets = (
+            self.draw(st.lists(st.sampled_from(bases), max_size=2, unique=True)) if bases else []
+        )
         pairs = [(target, self.draw(self.values())) for target in targets]
         self.graph.set_outputs(outputs, results=specs, writebacks=pairs)
         self.graph.terminator.loc = self.draw(locations())
@@ -382,7 +382,9 @@ class Grower:
 
     def binary(self) -> None:
         a = self.floats()
-        number = st.sampled_from([2, 0.5, -0.0, symbol("s0") + 1]) if self.graph.symbols else st.just(2)
+        number = (
+            st.sampled_from([2, 0.5, -0.0, symbol("s0") + 1]) if self.graph.symbols else st.just(2)
+        )
         known = symbol("s0") in self.graph.symbols
         b = self.draw(st.just(self.like(a)) | (number if known else st.just(2)))
         name = self.draw(st.sampled_from(["add", "mul", "sub"]))
@@ -443,9 +445,7 @@ class Grower:
         specs = [self._spec(value) for value in outputs]
         x = self.graph.inputs[0]
         pairs = [(x, self.like(x))] if self.draw(st.booleans()) else []
-        self.graph.set_outputs(
-            [*outputs, number], results=[*specs, ResultSpec()], writebacks=pairs
-        )
+        self.graph.set_outputs([*outputs, number], results=[*specs, ResultSpec()], writebacks=pairs)
         return Program(self.graph, tuple(self.inputs))
 
     def _spec(self, value: Value) -> ResultSpec:

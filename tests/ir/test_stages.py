@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from rewright.errors import VerificationError
@@ -148,7 +150,7 @@ def test_recipes_and_regions_are_held_to_the_form_too():
 def test_each_stage_forbids_what_the_one_before_did():
     names = list(STAGES)
     assert names == ["imported", "decomposed", "fused", "segment"]
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in itertools.pairwise(names):
         assert set(STAGES[before]) <= set(STAGES[after])
 
 

@@ -1,0 +1,253 @@
+"""Proofs of rules that are right: what they cover, and what they say."""
+
+import pytest
+import torch
+
+from rewright.passes import (
+    EXACT,
+    FAST_MATH,
+    FLOATS,
+    REFOLD,
+    Attr,
+    Const,
+    Many,
+    Maybe,
+    OpVar,
+    Rest,
+    Rule,
+    Tensor,
+    aten,
+    either,
+)
+from rewright.ir.ops import Trait
+from tests.passes.rules_examples import FoldBatchNorm, FuseRmsNorm, LinearTanhGelu
+
+
+@pytest.mark.parametrize(
+    "rule", [FoldBatchNorm, LinearTanhGelu, FuseRmsNorm], ids=lambda rule: rule.name
+)
+def test_the_three_rules_the_language_was_made_for(rule):
+    proof = rule.prove()
+    print(proof)
+    assert proof.instances >= 24
+    assert proof.shapes >= 3
+    assert proof.symbolic > 0
+    assert set(proof.dtypes) == set(FLOATS)
+    assert proof.vacuous == ()
+
+
+class FoldScale(Rule):
+    """(x @ w) * s  ->  x @ (w * s)      for constant w, s"""
+
+    exactness = REFOLD
+
+    def pattern(self, x, w: Const(rank=2), s: Const(rank=1)):
+        return aten.mm(x, w) * s
+
+    def where(self, x, w, s):
+        return s.shape[0] == w.shape[1] and x.dtype == w.dtype == s.dtype
+
+    def replace(self, x, w, s):
+        return aten.mm(x, w * s)
+
+
+class DoubleTranspose(Rule):
+    """t(t(x))  ->  x"""
+
+    def pattern(self, x, a: Attr, b: Attr):
+        return aten.transpose.int(aten.transpose.int(x, a, b), a, b)
+
+    def where(self, a, b):
+        return a != b
+
+    def replace(self, x):
+        return x
+
+
+class Silu(Rule):
+    """x * sigmoid(x)  ->  silu(x)"""
+
+    exactness = REFOLD
+
+    def pattern(self, x: Tensor(dtype=FLOATS)):
+        return x * aten.sigmoid(x)
+
+    def replace(self, x):
+        return aten.silu(x)
+
+
+class SinkTranspose(Rule):
+    """f(t(x))  ->  t(f(x))      for every elementwise f"""
+
+    def pattern(self, x, f: OpVar(trait=Trait.ELEMENTWISE)):
+        return f(aten.transpose.int(x, 0, 1))
+
+    def replace(self, x, f):
+        return aten.transpose.int(f(x), 0, 1)
+
+
+class MergeLinear(Rule):
+    """linear(x, v), linear(x, w)  ->  the parts of linear(x, [v; w])"""
+
+    exactness = REFOLD
+
+    def pattern(self, x, v: Const, w: Const):
+        return aten.linear(x, v), aten.linear(x, w)
+
+    def where(self, v, w):
+        return v.rank == w.rank == 2 and v.dtype == w.dtype
+
+    def replace(self, x, v, w):
+        both = aten.linear(x, aten.cat([v, w]))
+        return aten.split_with_sizes(both, [v.shape[0], w.shape[0]], -1)
+
+
+class SplitCat(Rule):
+    """cat(split(x, n, d), d)  ->  x"""
+
+    def pattern(self, x, n: Attr, d: Attr):
+        a, b = aten.split.Tensor(x, n, d).results(2)
+        return aten.cat([a, b], d)
+
+    def where(self, n, d):
+        return n > 0
+
+    def replace(self, x):
+        return x
+
+    def example(self, draw):
+        return {"x": draw.tensor(draw.size(), 4), "n": draw.choice((2, 3)), "d": 1}
+
+
+class Pool(Rule):
+    """relu(max_pool(x))  ->  max_pool(relu(x))"""
+
+    def pattern(self, x: Tensor(dtype=FLOATS), window: Rest):
+        return aten.relu(aten.max_pool2d(x, **window))
+
+    def where(self, window):
+        return all(size == 0 for size in window.get("padding", (0, 0)))
+
+    def replace(self, x, window):
+        return aten.max_pool2d(aten.relu(x), **window)
+
+
+class CatOne(Rule):
+    """cat([x])  ->  x"""
+
+    def pattern(self, xs: Many(max=1), _dim: Attr):
+        return aten.cat(xs, _dim)
+
+    def replace(self, xs):
+        return xs[0]
+
+
+class Rsqrt(Rule):
+    """1 / sqrt(x)  ->  rsqrt(x)"""
+
+    exactness = REFOLD
+
+    def pattern(self, x: Tensor(dtype=FLOATS)):
+        return either(1 / aten.sqrt(x), aten.pow.Tensor_Scalar(x, -0.5))
+
+    def replace(self, x):
+        return aten.rsqrt(x)
+
+
+class FastGelu(Rule):
+    """gelu(x)  ->  gelu(x, tanh)"""
+
+    exactness = FAST_MATH
+    tolerance = 1e-2
+
+    def pattern(self, x):
+        return aten.gelu(x)
+
+    def replace(self, x):
+        return aten.gelu(x, approximate="tanh")
+
+
+class LogicalNot(Rule):
+    """not not x  ->  x      for bools, and only for them"""
+
+    exactness = EXACT
+
+    def pattern(self, x: Tensor(dtype=torch.bool)):
+        return aten.logical_not(aten.logical_not(x))
+
+    def replace(self, x):
+        return x
+
+
+class AddBias(Rule):
+    """linear(x, w) + b  ->  linear(x, w, b)"""
+
+    exactness = REFOLD
+
+    def pattern(self, x: Tensor(dtype=FLOATS), w: Const, b: Maybe(Const(rank=1)), c: Const(rank=1)):
+        return aten.linear(x, w, b) + c
+
+    def where(self, x, w, b, c):
+        fits = c.shape[0] == w.shape[0] and w.rank == 2
+        return fits and x.dtype == w.dtype == c.dtype and (b is None or b.dtype == c.dtype)
+
+    def replace(self, x, w, b, c):
+        return aten.linear(x, w, c if b is None else (b.wide() + c.wide()).to(c.dtype))
+
+
+RIGHT = [
+    *(FoldScale, DoubleTranspose, Silu, SinkTranspose, MergeLinear, SplitCat, Pool, CatOne),
+    *(Rsqrt, FastGelu, LogicalNot, AddBias),
+]
+
+
+@pytest.mark.parametrize("rule", RIGHT, ids=lambda rule: rule.name)
+def test_every_part_of_the_language_can_be_proved(rule):
+    proof = rule.prove()
+    print(proof)
+    assert proof.instances >= 24
+    assert proof.shapes >= 3
+
+
+def test_integers_are_met_where_the_ops_take_them():
+    assert {torch.int64, torch.int32, torch.bool} <= set(DoubleTranspose.prove().dtypes)
+
+
+def test_a_dtype_that_is_asked_for_is_the_only_one():
+    assert LogicalNot.prove().dtypes == (torch.bool,)
+
+
+def test_every_guard_is_broken_once():
+    proof = FoldScale.prove()
+    assert set(proof.near_misses) == {
+        "w is constant",
+        "w has the right rank",
+        "s is constant",
+        "s has the right rank",
+        "aten.mm(x, w) has no other users",
+        "where",
+    }
+
+
+def test_a_guard_that_the_op_itself_demands_is_vacuous():
+    class MatrixProduct(Rule):
+        def pattern(self, x: Tensor(rank=2, dtype=FLOATS), w):
+            return aten.mm(x, w)
+
+        def replace(self, x, w):
+            return aten.matmul(x, w)
+
+    assert "x has the right rank" in MatrixProduct.prove().vacuous
+
+
+def test_the_same_seed_gives_the_same_proof():
+    assert Silu.prove() == Silu.prove()
+    assert Silu.prove(seed=1).instances >= 24
+
+
+def test_more_instances_on_demand():
+    assert Silu.prove(instances=60).instances >= 60
+
+
+def test_a_proof_reads_as_one_line():
+    assert str(LogicalNot.prove()).startswith("logical-not: 2")
