@@ -227,18 +227,20 @@ def _either(tokens: Tokens) -> Any:
     parts = [_both(tokens)]
     while tokens.accept("or"):
         parts.append(_both(tokens))
-    return parts[0] if len(parts) == 1 else sympy.Or(*parts)
+    return parts[0] if len(parts) == 1 else _made(tokens, sympy.Or, parts)
 
 
 def _both(tokens: Tokens) -> Any:
     parts = [_negation(tokens)]
     while tokens.accept("and"):
         parts.append(_negation(tokens))
-    return parts[0] if len(parts) == 1 else sympy.And(*parts)
+    return parts[0] if len(parts) == 1 else _made(tokens, sympy.And, parts)
 
 
 def _negation(tokens: Tokens) -> Any:
-    return sympy.Not(_negation(tokens)) if tokens.accept("not") else _comparison(tokens)
+    if tokens.accept("not"):
+        return _made(tokens, sympy.Not, [_negation(tokens)])
+    return _comparison(tokens)
 
 
 def _comparison(tokens: Tokens) -> Any:
@@ -247,40 +249,45 @@ def _comparison(tokens: Tokens) -> Any:
     if relation is None:
         return left
     tokens.take()
-    return relation.make(left, _sum(tokens))
+    return _made(tokens, relation.make, [left, _sum(tokens)])
 
 
 def _sum(tokens: Tokens) -> Any:
     terms = [_product(tokens)]
     while tokens.next.text in ("+", "-"):
         terms.append(_product(tokens, sign=-1 if tokens.take().text == "-" else 1))
-    return terms[0] if len(terms) == 1 else sympy.Add(*terms)
+    return terms[0] if len(terms) == 1 else _made(tokens, sympy.Add, terms)
 
 
 def _product(tokens: Tokens, sign: int = 1) -> Any:
     """A product. Its factors are multiplied at once: step by step, sympy would expand some."""
     while tokens.accept("-"):
         sign = -sign
-    factors = [sympy.Integer(sign), _factor(tokens)]
+    factors = [_factor(tokens)] if sign == 1 else [sympy.Integer(-1), _factor(tokens)]
     while tokens.next.text in ("*", "/", "//"):
         operator = tokens.take().text
         factor = _factor(tokens)
         if operator == "//":
-            factors = [_call(tokens, "FloorDiv", [sympy.Mul(*factors), factor])]
+            total = _made(tokens, sympy.Mul, factors)
+            factors = [_made(tokens, FUNCTIONS["FloorDiv"].make, [total, factor])]
         elif operator == "*":
             factors.append(factor)
-        elif factor.is_zero:
-            raise tokens.error("division by zero", tokens.last)
         else:
-            factors.append(sympy.Pow(factor, -1))
-    return sympy.Mul(*factors)
+            factors.append(_made(tokens, _inverse, [factor]))
+    return factors[0] if len(factors) == 1 else _made(tokens, sympy.Mul, factors)
+
+
+def _inverse(number: Any) -> Any:
+    if number.is_zero:
+        raise ZeroDivisionError("division by zero")
+    return sympy.Pow(number, -1)
 
 
 def _factor(tokens: Tokens) -> Any:
     if tokens.accept("-"):
-        return -_factor(tokens)
+        return _made(tokens, sympy.Mul, [sympy.Integer(-1), _factor(tokens)])
     base = _atom(tokens)
-    return base ** _factor(tokens) if tokens.accept("**") else base
+    return _made(tokens, sympy.Pow, [base, _factor(tokens)]) if tokens.accept("**") else base
 
 
 def _atom(tokens: Tokens) -> Any:
@@ -313,11 +320,20 @@ def _named(tokens: Tokens, name: Token) -> Any:
     while tokens.accept(","):
         args.append(_either(tokens))
     tokens.expect(")")
-    return _call(tokens, name.text, args)
+    return _made(tokens, FUNCTIONS[name.text].make, args)
 
 
-def _call(tokens: Tokens, name: str, args: list[Any]) -> Any:
+_ARITHMETIC: Final = (sympy.Add, sympy.Mul, sympy.Pow)
+_LOGIC: Final = (sympy.And, sympy.Or, sympy.Not)
+
+
+def _made(tokens: Tokens, make: Any, args: list[Any]) -> Any:
+    """What `make` gives for `args`, which may be of the wrong kind or number for it."""
     try:
-        return FUNCTIONS[name].make(*args)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise tokens.error(f"{name} can't take these arguments: {error}", tokens.last) from None
+        if make in _ARITHMETIC and not all(isinstance(arg, sympy.Expr) for arg in args):
+            raise TypeError("a condition is no number")
+        if make in _LOGIC and any(isinstance(arg, sympy.Expr) for arg in args):
+            raise TypeError("a number is no condition")
+        return make(*args)
+    except (TypeError, ValueError, ArithmeticError, AssertionError) as error:
+        raise tokens.error(f"this can't be computed: {error}", tokens.last) from None

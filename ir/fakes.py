@@ -80,6 +80,7 @@ class FakeWorld:
         for symbol in symbols:
             their = self._enter(symbol, ranges.get(symbol, ()), (hints or {}).get(symbol))
             self._theirs[symbol], self._ours[their] = their, symbol
+        self.env.pending_fresh_unbacked_symbols.clear()  # no op made these
         self._known = self._facts()
 
     def _enter(

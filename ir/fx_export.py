@@ -6,6 +6,8 @@ torch's passes look for in its ``meta``: a fake value, the user's line, the modu
 
 from __future__ import annotations
 
+import itertools
+import keyword
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -67,7 +69,7 @@ def to_fx(
             exporter.values[constant] = exporter.input(constant, constant.name)
     else:
         exporter.hold_constants()
-    exporter.body()
+    exporter.fx.output(exporter.body())
     module = torch.fx.GraphModule(root, exporter.fx, graph.name)
     module.meta["rewright"] = graph.name
     return module
@@ -105,11 +107,21 @@ class _Exporter:
         self.values: dict[Value, Any] = {}
         self.sizes: dict[sympy.Symbol, Any] = {}
         self.loc: Location | None = None
+        self._taken = {"self", "torch", "device", "inf", "nan", "pytree", "fx_pytree"}
 
     # -- nodes of FX
 
     def placeholder(self, name: str, val: Any) -> torch.fx.Node:
-        return self._described(self.fx.placeholder(_identifier(name)), val)
+        return self._described(self.fx.placeholder(self._unique(name)), val)
+
+    def _unique(self, name: str) -> str:
+        """`name` as a parameter of the module's forward, which no other one has."""
+        stem = "".join(char if char.isalnum() else "_" for char in name)
+        stem = stem if stem.isidentifier() and not keyword.iskeyword(stem) else f"_{stem}"
+        numbered = (f"{stem}_{number}" for number in itertools.count(1))
+        unique = next(name for name in itertools.chain([stem], numbered) if name not in self._taken)
+        self._taken.add(unique)
+        return unique
 
     def input(self, value: Value, name: str) -> torch.fx.Node:
         return self.placeholder(name, self.world.new(value.type))
@@ -172,11 +184,10 @@ class _Exporter:
 
     # -- nodes of the IR
 
-    def body(self, *, bare: bool = False) -> None:
-        """All nodes, and the output: a list, or a single value by itself."""
+    def body(self) -> list[Any]:
+        """All nodes; returns what the graph returns."""
         self.nodes()
-        end = [self.values[value] for value in self.graph.terminator.operands]
-        self.fx.output(end[0] if bare else end)
+        return [self.values[value] for value in self.graph.terminator.operands]
 
     def nodes(self) -> None:
         """All nodes."""
@@ -255,7 +266,8 @@ class _Exporter:
         inner = _Exporter(region, torch.fx.Graph(), root, self.world)
         for value in region.inputs:
             inner.values[value] = inner.input(value, value.hint or f"input_{value.index}")
-        inner.body(bare=returns_bare(node.op, number))
+        returned = inner.body()
+        inner.fx.output(returned[0] if returns_bare(node.op, number) else tuple(returned))
         held = sum(name.startswith("region_") for name, _ in self.root.named_children())
         name = f"region_{held}"
         self.root.add_module(name, torch.fx.GraphModule(root, inner.fx, region.name))
@@ -280,8 +292,3 @@ def _lists(arguments: Any) -> Any:
     if isinstance(arguments, list | tuple):
         return [_lists(item) for item in arguments]
     return arguments
-
-
-def _identifier(name: str) -> str:
-    """`name` as FX names nodes; FX makes it unique."""
-    return "".join(char if char.isalnum() else "_" for char in name)

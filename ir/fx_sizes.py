@@ -51,6 +51,9 @@ def emit_size(expr: Any, call: CallFunction, sizes: Mapping[sympy.Symbol, Any]) 
             return call(operator.floordiv, part(ratio.p * rest), int(ratio.q))  # it is whole
         case sympy.Pow():
             return call(operator.pow, *map(part, expr.args))
+        case sympy.floor() | sympy.ceiling():
+            divide = _floor_div if isinstance(expr, sympy.floor) else _ceil_div
+            return divide(call, *map(part, expr.args[0].as_numer_denom()))
     function = _FUNCTIONS.get(type(expr).__name__.removeprefix("OpaqueUnaryFn_"))
     if function is None:
         raise UnsupportedError(f"the size {format_expr(expr)} can't be computed in an FX graph")
@@ -70,8 +73,19 @@ def _fold(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda call, *args: functools.reduce(lambda a, b: call(function, a, b), args)
 
 
+def _floor_div(call: CallFunction, a: Any, b: Any) -> Any:
+    return call(operator.floordiv, a, b)
+
+
 def _ceil_div(call: CallFunction, a: Any, b: Any) -> Any:
     return call(operator.neg, call(operator.floordiv, call(operator.neg, a), b))
+
+
+def _where(call: CallFunction, condition: Any, yes: Any, no: Any) -> Any:
+    """``no + condition * (yes - no)``: torch's own choice takes no size beside a plain number."""
+    chosen = call(torch.sym_ite, condition, 1, 0)
+    difference = call(operator.sub, yes, no)
+    return call(operator.add, no, call(operator.mul, chosen, difference))
 
 
 def _modular(call: CallFunction, a: Any, b: Any, c: Any) -> Any:
@@ -79,15 +93,15 @@ def _modular(call: CallFunction, a: Any, b: Any, c: Any) -> Any:
 
 
 _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
-    "FloorDiv": _plain(operator.floordiv),
-    "CleanDiv": _plain(operator.floordiv),
+    "FloorDiv": _floor_div,
+    "CleanDiv": _floor_div,
     "CeilDiv": _ceil_div,
     "Mod": _plain(operator.mod),
     "PythonMod": _plain(operator.mod),
     "ModularIndexing": _modular,
     "Max": _fold(torch.sym_max),
     "Min": _fold(torch.sym_min),
-    "Where": _plain(torch.sym_ite),
+    "Where": _where,
     "Abs": _plain(operator.abs),
     "IntTrueDiv": _plain(operator.truediv),
     "FloatTrueDiv": _plain(operator.truediv),

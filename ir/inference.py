@@ -356,9 +356,7 @@ def _call_text(op: Op, attributes: Attributes, types: tuple[Type, ...]) -> str:
     return f"{op.name}({', '.join(f'{name}={text(item)}' for name, item in attributes.items())})"
 
 
-def _depends(
-    op: Op, attributes: Attributes, types: tuple[Type, ...], guard: Any
-) -> InferenceError:
+def _depends(op: Op, attributes: Attributes, types: tuple[Type, ...], guard: Any) -> InferenceError:
     return InferenceError(
         f"the type of {_call_text(op, attributes, types)} depends on the sizes: "
         f"it would hold only where {_guard_text(guard)}",

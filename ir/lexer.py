@@ -153,12 +153,20 @@ class Tokens:
             return True
         return False
 
-    def expect(self, text: str, why: str = "") -> Token:
+    def expect(self, text: str, why: str = "", *, here: bool = False) -> Token:
         """Reads the next token, which must be spelled `text`.
 
+        Args:
+            text: the spelling.
+            why: says more in an error: ``to close ...``.
+            here: whether it must stand on the line of the token before.
+
         Raises:
-            ParseError: it is not; `why` says more, ``to close ...``.
+            ParseError: the next token is another.
         """
+        if here and self.next.line != self.last.line:
+            end = self.last._replace(column=self.last.end)
+            raise self.error(f"expected {text!r} {why}, found the end of the line", end)
         if self.next.text != text:
             raise self.unexpected(f"{text!r}{why and ' '}{why}")
         return self.take()

@@ -10,15 +10,16 @@ What is read back is the very same: ``1`` is no ``1.0``, and ``-0.0`` and ``nan`
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import sympy
 import torch
 
-from rewright.errors import ParseError, did_you_mean
+from rewright.errors import ParseError
 from rewright.ir.attributes import Opaque, Record
 from rewright.ir.expression_text import OPERATORS, format_expr, parse_expression
 from rewright.ir.lexer import Token, Tokens
@@ -80,9 +81,25 @@ def accept_key(tokens: Tokens) -> str | None:
     return read_string(tokens, token) if token.kind == "string" else token.text
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """A hint that names what is spelled most like `name`, if anything is."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else None
+
+
 # --------------------------------------------------------------------------- types
 
 _SCALARS: Final = ("int", "float", "bool")
+
+_TORCH_DTYPES: Final = {
+    str(dtype).removeprefix("torch."): name for dtype, name in DTYPE_NAMES.items()
+}
+
+
+def _dtype_hint(word: str, known: Iterable[str]) -> str | None:
+    """What to write for `word`, which is no dtype of the IR but may be torch's name of one."""
+    ours = _TORCH_DTYPES.get(word)
+    return f"torch.{word} is written {ours}" if ours else nearest(word, known)
 
 
 def parse_type(tokens: Tokens) -> Type:
@@ -105,13 +122,13 @@ def parse_type(tokens: Tokens) -> Type:
         return ScalarType(token.text, _known_value(tokens))
     if token.text in DTYPES:
         raise tokens.unexpected(f"'[' and a shape after {token.text}")
-    hint = did_you_mean(token.text, [*DTYPES, *_SCALARS, "none"])
+    hint = _dtype_hint(token.text, [*DTYPES, *_SCALARS, "none"])
     raise tokens.error(f"there is no type {token.text!r}", token, hint)
 
 
 def _tensor_type(tokens: Tokens, dtype: Token) -> TensorType:
     if dtype.text not in DTYPES:
-        hint = did_you_mean(dtype.text, DTYPES)
+        hint = _dtype_hint(dtype.text, DTYPES)
         raise tokens.error(f"there is no dtype {dtype.text!r}", dtype, hint)
     spelled = (dtype.text, *tokens.ahead("]"))
     known = tokens.known.get(spelled)
@@ -286,5 +303,5 @@ def _unknown_word(tokens: Tokens, token: Token) -> ParseError:
     return tokens.error(
         f"{token.text!r} is no dtype, layout, memory format, device or size symbol",
         token,
-        did_you_mean(token.text, [*_WORDS, "inf", "nan", "cpu", "cuda", "meta"]),
+        _dtype_hint(token.text, [*_WORDS, "inf", "nan", "cpu", "cuda", "meta"]),
     )

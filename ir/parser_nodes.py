@@ -17,13 +17,14 @@ from rewright.ir.lexer import Token, Tokens
 from rewright.ir.literals import (
     accept_key,
     format_name,
+    nearest,
     parse_attribute,
     parse_type,
     read_list,
     read_name,
 )
 from rewright.ir.ops import Op, get_op, known_ops
-from rewright.ir.parser_scope import Scope, hint_of, nearest
+from rewright.ir.parser_scope import Scope, hint_of
 from rewright.ir.types import Type
 
 ReadRegion: TypeAlias = Callable[[Scope], None]
@@ -142,7 +143,8 @@ def _read_types(tokens: Tokens, token: Token, op: Op, count: int) -> list[Type]:
         raise tokens.error(f"{op.name} has {_results(op.results)}, {count} are named here", token)
     types: list[Type] = []
     if count:
-        tokens.expect(":", f"and {'types' if count > 1 else 'the type'} of what {op.name} gives")
+        what = f"and the {'types' if count > 1 else 'type'} of what {op.name} gives"
+        tokens.expect(":", what, here=True)
         types.append(parse_type(tokens))
         while tokens.accept(","):
             types.append(parse_type(tokens))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -10,15 +9,9 @@ import attrs
 
 from rewright.ir.graph import Constant, Graph, Value
 from rewright.ir.lexer import Token, Tokens
-from rewright.ir.literals import format_name, read_name
+from rewright.ir.literals import format_name, nearest, read_name
 from rewright.ir.location import Location
 from rewright.ir.types import NoneType, Type
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """A hint that names what is spelled most like `name`, if anything is."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else None
 
 
 def hint_of(token: Token) -> str:

@@ -184,9 +184,10 @@ class _Printer:
         """The lines, the locations among them starting at one column."""
         if not locations:
             return "\n".join(text for text, _ in self.lines)
-        widths = (len(text) for text, location in self.lines if location)
+        widths = [len(text) for text, location in self.lines if location]
         widest = max((width for width in widths if width <= _LAST_COLUMN - 2), default=0)
-        column = -(-(widest + 2) // _STEP) * _STEP
+        step = _STEP if len(widths) > 1 else 1
+        column = -(-(widest + 2) // step) * step
         return "\n".join(
             f"{f'{text}  '.ljust(column)}# {location}" if location else text
             for text, location in self.lines

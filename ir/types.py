@@ -7,8 +7,7 @@ and a shape, nothing of memory: no strides, no storage, no views.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, Final, TypeAlias
 

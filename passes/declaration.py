@@ -282,9 +282,7 @@ def parameters_of(called: str, method: Callable[..., Any]) -> tuple[str, ...]:
     parameters = inspect.signature(method).parameters
     for name, parameter in parameters.items():
         if parameter.kind not in _PLAIN:
-            raise RuleError(
-                f"`{called}` takes *{name}", hint="name the variables that it needs"
-            )
+            raise RuleError(f"`{called}` takes *{name}", hint="name the variables that it needs")
     return tuple(parameters)
 
 

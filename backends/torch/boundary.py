@@ -68,11 +68,9 @@ class Boundary:
 
     def _neighbours(self, number: int) -> dict[str, Value]:
         """What an output may not share memory with: inputs, constants, earlier outputs."""
-        near = {
-            self.scope.names[root]: root
-            for root in self.roots[self.graph.outputs[number]]
-            if root.producer is None
-        }
+        roots = self.roots[self.graph.outputs[number]]
+        outside = (*self.graph.inputs, *self.graph.constants.values())
+        near = {self.scope.names[root]: root for root in outside if root in roots}
         for earlier, name in self._outputs.items():
             if self._group(earlier) != self._group(number):
                 near[name] = self.graph.outputs[earlier]

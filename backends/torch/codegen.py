@@ -41,10 +41,19 @@ _TO_THE_END = 2**63 - 1
 
 @attrs.define(eq=False)
 class Scope:
-    """What generated code can see: the names of a graph's values and sizes."""
+    """What generated code can see: the names of a graph's values and sizes.
+
+    Attributes:
+        graph: the graph.
+        names: of the values that are there.
+        wanted: names that values are to have once they are made.
+        symbols: names of the sizes that are there.
+        sizes: typical sizes, for samples.
+    """
 
     graph: Graph
     names: dict[Value, str] = attrs.field(factory=dict)
+    wanted: dict[Value, str] = attrs.field(factory=dict)
     symbols: dict[sympy.Symbol, str] = attrs.field(factory=dict)
     sizes: dict[sympy.Symbol, int] = attrs.field(init=False)
 
@@ -149,7 +158,8 @@ class Writer:
         """Names for the results of `node`."""
         base = node.op.name.split(".")[1]
         for value in node.results:
-            scope.names[value] = self.names.unique(value.hint or base)
+            wanted = scope.wanted.get(value)
+            scope.names[value] = wanted or self.names.unique(value.hint or base)
         return [scope.names[value] for value in node.results]
 
     def _call(self, scope: Scope, node: Node) -> str:
@@ -271,11 +281,35 @@ def _texts(scope: Scope, node: Node, writer: Writer, name: str) -> list[str]:
     return [writer.leaf(scope, node, part).text for part in parts]
 
 
-def _branch(writer: Writer, scope: Scope, region: Graph, given: Sequence[str]) -> list[str]:
-    """The statements of a region in place; returns what it gives."""
+def _branch(
+    writer: Writer, region: Graph, given: Sequence[str], names: Sequence[str], anew: bool = True
+) -> None:
+    """The statements of a region in place.
+
+    Args:
+        writer: writes them.
+        region: the region.
+        given: what its inputs are called.
+        names: what its outputs shall be called.
+        anew: whether nothing has these names yet, so that values may have them from the start.
+    """
+    before = len(writer.module)
     inner = Scope(region, dict(zip(region.inputs, given, strict=True)))
+    ends = region.terminator.operands
+    if anew:
+        made_here = {v: n for v, n in zip(ends, names, strict=True) if v.producer}
+        inner.wanted = {value: name for value, name in made_here.items() if ends.count(value) == 1}
     writer.graph(inner, plan(region))
-    return [inner.names[value] for value in region.terminator.operands]
+    pairs = [(n, inner.names[v]) for n, v in zip(names, ends, strict=True)]
+    pairs = [(name, made) for name, made in pairs if name != made]
+    if pairs:
+        left, right = zip(*pairs, strict=True)
+        writer.module.line(f"{', '.join(left)} = {', '.join(right)}")
+    own = {inner.names[v]: None for v in ends if v.producer and v not in inner.wanted}
+    if gone := [name for name in own if _is_name(name)]:
+        writer.module.line(f"del {', '.join(gone)}")
+    if len(writer.module) == before:
+        writer.module.line("pass")
 
 
 def _cond(writer: Writer, scope: Scope, node: Node) -> None:
@@ -284,10 +318,8 @@ def _cond(writer: Writer, scope: Scope, node: Node) -> None:
     test = writer.leaf(scope, node, node.attributes["pred"]).text
     names = writer.results(scope, node)
     for head, which in ((f"if {test}:", "true_fn"), ("else:", "false_fn")):
-        region = node.resolve(node.attributes[which])
         with writer.module.block(head):
-            made = _branch(writer, scope, region, given)
-            writer.module.line(f"{targets(names)} = {tuple_of(made)}" if names else "pass")
+            _branch(writer, node.resolve(node.attributes[which]), given, names)
 
 
 def _while(writer: Writer, scope: Scope, node: Node) -> None:
@@ -295,14 +327,14 @@ def _while(writer: Writer, scope: Scope, node: Node) -> None:
     start = _texts(scope, node, writer, "carried_inputs")
     given = _texts(scope, node, writer, "additional_inputs")
     names = writer.results(scope, node)
+    goes_on = writer.names.unique("goes_on")
     test, body = (node.resolve(node.attributes[name]) for name in ("cond_fn", "body_fn"))
-    writer.module.line(f"{targets(names)} = {tuple_of(start)}")
+    writer.module.line(f"{', '.join(names)} = {', '.join(start)}")
     with writer.module.block("while True:"):
-        (goes_on,) = _branch(writer, scope, test, [*names, *given])
+        _branch(writer, test, [*names, *given], [goes_on])
         with writer.module.block(f"if not {goes_on}:"):
             writer.module.line("break")
-        made = _branch(writer, scope, body, [*names, *given])
-        writer.module.line(f"{targets(names)} = {tuple_of(made)}")
+        _branch(writer, body, [*names, *given], names, anew=False)
 
 
 def _segment(writer: Writer, scope: Scope, node: Node) -> None:

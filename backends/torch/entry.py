@@ -202,8 +202,8 @@ class EntryWriter:
             elif argument.constant is None:
                 self.tests.append(self._literal_test(name, argument.literal))
         if trainable:
-            grad = f"{self._spell('is_grad_enabled')}()"
-            self.tests.append(f"not ({grad} and ({' or '.join(trainable)}))")
+            asked = trainable[0] if len(trainable) == 1 else f"({' or '.join(trainable)})"
+            self.tests.append(f"not ({self._spell('is_grad_enabled')}() and {asked})")
 
     def _tensor_tests(self, name: str, expected: TensorType) -> list[str]:
         dtype, strided = str(expected.dtype), "torch.strided"

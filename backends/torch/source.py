@@ -103,6 +103,10 @@ class Module:
         self.objects[name] = value
         return name
 
+    def __len__(self) -> int:
+        """The number of lines so far."""
+        return len(self._lines)
+
     def line(self, text: str = "") -> None:
         """Adds a line at the present depth."""
         self._lines.append("    " * self._depth + text if text else "")

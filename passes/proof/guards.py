@@ -34,9 +34,9 @@ class Guard:
     """One guard.
 
     Attributes:
-        kind: ``constant``, ``dtype``, ``rank``, ``one_use``, ``kind``, ``where`` (of a
-            variable), ``stated`` (an attribute), ``same`` (a variable used twice), ``inside`` (a
-            node that others may not use).
+        kind: ``constant``, ``dtype``, ``rank``, ``one_use``, ``kind``, ``where``, ``length`` (of
+            a variable), ``stated`` (an attribute), ``same`` (a variable used twice), ``inside``
+            (a node that others may not use).
         pattern: the variable, attribute or node that it is about.
         text: what it says.
     """
@@ -71,6 +71,8 @@ def guards_of(spelling: Spelling, *, shared: bool) -> tuple[Guard, ...]:
 def _of_variable(variable: Variable) -> Iterator[Guard]:
     name = variable.name
     if isinstance(variable, Maybe | Many):
+        if isinstance(variable, Many) and (variable.min > 1 or variable.max is not None):
+            yield Guard("length", variable, f"{name} has the right length")
         yield from _of_variable(variable.inner)
         return
     if isinstance(variable, Const):

@@ -172,7 +172,8 @@ class _Guess:
         else:
             domain, spec = self._spec(item.param.name)
             ranks = self._ranks(item.variable)
-            if item.param.name in self.template and not self.draw.chance(0.03):
+            fits = item.param.name in self.template and not self.draw.chance(0.03)
+            if fits and not self._breaks(_inner(item.variable), "rank"):
                 shape = self.fit.shape(spec, ranks)
             else:
                 shape = broadcasting(self.draw, list(self.shapes.values()), ranks)

@@ -67,7 +67,8 @@ _PER_DTYPE: Final = 4
 _TRIES: Final = 60
 _HOPELESS: Final = 14
 """After so many tries that did not fire, a dtype is taken to be illegal (if others are legal)."""
-_FEEDS: Final = ((0, 1.0), (1, 1.0), (2, 30.0))
+_SYMBOLS: Final = (symbol("s0"),)
+FEEDS: Final = ((0, 1.0), (1, 1.0), (2, 30.0))
 """Seeds and spreads of the numbers that an example is run on."""
 
 
@@ -115,12 +116,12 @@ def prove(rule: type[Rule], *, instances: int = INSTANCES, seed: int = 0) -> Pro
             shown right: too few examples fire, an alternative was never taken, or a guard never
             refused.
     """
-    with _one_thread():
+    with one_thread():
         return _Prover(rule, instances, seed).run()
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Torch on one thread for a while: on such small tensors, several cost more than they give."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -230,12 +231,15 @@ class _Prover:
 
     def fire_symbolic(self, spelling: Spelling) -> None:
         """Makes examples with a symbolic size; a rule may refuse them all."""
-        for draw in self.draws(spelling, torch.float32, "symbolic", 24, symbols=(symbol("s0"),)):
+        dtype = self.fired[-1][1] if self.fired else torch.float32
+        found = 0
+        for draw in self.draws(spelling, dtype, "symbolic", _HOPELESS * 2, symbols=_SYMBOLS):
             count = len(self.fired)
             if self.attempt(spelling, draw, {}) and self.fired[count][0].graph.symbols:
-                self.symbolic += 1
-            if self.symbolic >= _PER_DTYPE:
+                found += 1
+            if found >= _PER_DTYPE:
                 break
+        self.symbolic += found
 
     # -- one example
 
@@ -254,7 +258,7 @@ class _Prover:
         errors = [Errors() for _ in before.outputs]
         graphs = _Graphs(before, after)
         for sizes in _sizes(before):
-            for seed, spread in _FEEDS:
+            for seed, spread in FEEDS:
                 self.compare(graphs, feed(example, seed, sizes, spread), errors)
         for index, (found, value) in enumerate(zip(errors, before.outputs, strict=True)):
             assert isinstance(value.type, TensorType)
@@ -334,8 +338,8 @@ class _Prover:
                 if not self.fires(example.graph):
                     return True
                 fired = example.graph
-        if only_illegal:
-            return False
+        if only_illegal or (guard.kind == "kind" and fired is None):
+            return False  # the op takes nothing else there
         if fired is not None:
             raise self.wrong(f"it fires although this is broken: {guard.text}", fired)
         raise self.unproved(f"no example was found that breaks only this: {guard.text}")

@@ -39,6 +39,7 @@ from rewright.passes.patterns import (
     NodePattern,
     OpVar,
     Pattern,
+    Rest,
     ResultPattern,
     Tensor,
     Variable,
@@ -236,7 +237,7 @@ class Sampler:
         if bound is not None:
             return bound.op, {(name, None): item for name, item in bound.attributes.items()}
         pool = variable.ops or tuple(op for op in some_ops() if variable.takes(op))
-        fitting = [op for op in pool if len(op.params) >= len(pattern.args)]
+        fitting = [op for op in pool if _takes(op, len(pattern.args), pattern.rest)]
         if not fitting:
             raise Reject(f"no op is known for {variable!r}")
         return self.draw.choice(fitting), {}
@@ -260,7 +261,11 @@ class Sampler:
         if not isinstance(item, Many):
             return [(item, item)]
         most = item.max if item.max is not None else item.min + 2
-        slots = [object() for _ in range(self.draw.choice(range(max(item.min, 1), most + 1)))]
+        counts = list(range(max(item.min, 1), most + 1))
+        if self._is_broken_here("length", item):
+            self.broken = True
+            counts = [most + 1] if item.max is not None else [item.min - 1]
+        slots = [object() for _ in range(self.draw.choice(counts))]
         self.known[id(item)] = slots
         return [(item.inner, slot) for slot in slots]
 
@@ -414,6 +419,13 @@ class Sampler:
         name = hint if hint not in graph.constants else f"{hint}_{len(graph.constants)}"
         self.example.domains[name] = domain
         return graph.add_constant(name, found)
+
+
+def _takes(op: Op, count: int, rest: Rest | None) -> bool:
+    """Whether `op` can be called on `count` operands, and whatever `rest` adds."""
+    others = op.params[count:]
+    wanting = [param for param in others if param.takes_tensors and param.default is REQUIRED]
+    return len(op.params) >= count and (not wanting or (rest is not None and rest.values))
 
 
 def _breaking(draw: Draw, guard: Guard | None) -> Draw:

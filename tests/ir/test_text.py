@@ -1,5 +1,6 @@
 """Text: graphs print as people expect, and parse to the very same graphs."""
 
+import re
 import textwrap
 
 import pytest
@@ -35,21 +36,21 @@ graph @block(%x: f16[s0, 128], %n: int(u0)) -> (f16[s0, 64], f16[s0, 64])
         u0 in {0..} = %n
   device cuda:0, stage fused
 {
-  %qk = aten.linear(%x, @qk.weight) : f16[s0, 128]    # model.py:41 (attn) by merge-projections
-  %q, %k = aten.split.Tensor(%qk, 64, dim=1) : f16[s0, 64], f16[s0, 64]  # model.py:42 (attn)
-  %p = aten.any(%q) : bool[]
+  %qk = aten.linear(%x, @qk.weight) : f16[s0, 128]                              # model.py:41 (attn) by merge-projections
+  %q, %k = aten.split.Tensor(%qk, 64, dim=1) : f16[s0, 64], f16[s0, 64]         # model.py:42 (attn)
+  %p = aten.any(%q) : bool[]                                                    # model.py:43
   aten._assert_async(%p)
   %0 = higher_order.cond(%p, ^yes, ^no, [%q, 2]) : f16[s0, 64]
     region ^yes(%x: f16[s0, 64], %0: int) -> f16[s0, 64]
       where s0 in {1..32} = dim(%x, 0)
     {
-      %relu = aten.relu(%x) : f16[s0, 64]             # model.py:43
+      %relu = aten.relu(%x) : f16[s0, 64]                                       # model.py:44
       return %relu
     }
     region ^no(%x: f16[s0, 64], %0: int) -> f16[s0, 64] {
       return %x
     }
-  return %0, %k {strides=[1, s0], alias=%x |> aten.slice.Tensor(1, 64) |> aten.split.Tensor(2)[1]}
+  return %0, %k {strides=[1, s0], alias=%x |> aten.slice.Tensor(dim=1) |> aten.chunk(2)[1]}
   writeback @cache = %k
 }
 constants {
@@ -58,7 +59,7 @@ constants {
   buffer @cache : f16[s0, 64]
 }
 prepare {
-  @qk.weight = aten.cat([@q.weight, @"k weight"]) : f16[128, 128]  # model.py:30
+  @qk.weight = aten.cat([@q.weight, @"k weight"]) : f16[128, 128]               # model.py:30
   @again = @qk.weight
 }"""
 
@@ -72,10 +73,7 @@ def parse(text: str) -> Graph:
 
 def test_block_reads_back_and_prints_the_same() -> None:
     graph = parse_graph(BLOCK)
-    assert print_graph(graph) == BLOCK.replace(
-        "graph @block(%x: f16[s0, 128], %n: int(u0)) -> (",
-        "graph @block(%x: f16[s0, 128], %n: int(u0)) -> (",
-    )
+    assert print_graph(graph) == BLOCK
 
 
 def test_parts_of_the_block() -> None:
@@ -92,7 +90,7 @@ def test_parts_of_the_block() -> None:
     assert spec.alias is graph.inputs[0]
     assert [(step.op.name, step.pick) for step in spec.views] == [
         ("aten.slice.Tensor", 0),
-        ("aten.split.Tensor", 1),
+        ("aten.chunk", 1),
     ]
     assert graph.constants["k weight"].aliases == ("tied.weight", "tied twice")
     recipe = graph.recipe(graph.constants["qk.weight"])
@@ -177,9 +175,7 @@ def test_names_are_made_unique_and_stay() -> None:
     graph.set_outputs([])
     names = "%x %0 %x_1 %x_2 %a_b %1 %_2d %2 %x_3".split()
     text = print_graph(graph)
-    assert [
-        part.split(":")[0] for part in text.split("(", 1)[1].split("\n")[0].split(", ")
-    ] == names
+    assert re.findall(r"%\w+", text) == names
     assert print_graph(parse_graph(text)) == text
 
 
@@ -243,10 +239,10 @@ def test_arguments_are_read_in_any_mix(written: str, printed: str) -> None:
 
 
 def test_a_symbol_that_is_spelled_like_a_dtype_has_brackets() -> None:
-    line = "rw.scalar([u8, (u8), u8 + 1, f16, (f16)])"
-    assert arguments(line) == line
-    graph = parse(f"graph @main() -> () {{\n%r = {line} : none\nreturn\n}}")
-    items = next(iter(graph)).attributes["value"]
+    line = "%r = rw.scalar([u8, (u8), u8 + 1, f16, (f16)]) : none"
+    node = next(iter(parse(f"graph @main() -> () {{\n{line}\nreturn\n}}")))
+    assert print_node(node) == line
+    items = node.attributes["value"]
     assert items[0] is torch.uint8
     assert str(items[1]) == "u8"
     assert items[3] is torch.float16
@@ -263,13 +259,12 @@ def test_any_attribute_reads_back(value: object) -> None:
 
 
 def test_types_that_are_no_tensors_read_back() -> None:
-    text = parse_header = (
-        "graph @main(%a: none, %b: int, %c: float(nan), %d: bool(s0 == 4), %e: object<list of str>, "
+    text = (
+        "graph @main(%a: none, %b: int, %c: float(nan), %d: bool(s0 == 4), %e: object<str list>, "
     )
-    assert text == parse_header
     graph = parse(f"{text}%f: c64[] on cuda:1) -> () {{ return }}")
-    assert [value.type for value in graph.inputs][2] == ScalarType("float", float("nan"))
-    assert graph.inputs[4].type == OpaqueType("list of str")
+    assert graph.inputs[2].type == ScalarType("float", float("nan"))
+    assert graph.inputs[4].type == OpaqueType("str list")
     assert graph.inputs[5].type == TensorType(torch.complex64, (), "cuda:1")
     assert_same(graph, parse_graph(print_graph(graph)))
 
@@ -281,7 +276,7 @@ def test_print_node_names_values_as_the_graph_does() -> None:
     nodes = list(parse_graph(BLOCK))
     line = "%qk = aten.linear(%x, @qk.weight) : f16[s0, 128]"
     assert print_node(nodes[0]) == line
-    assert print_node(nodes[0], location=True) == f"{line}    # {nodes[0].loc}"
+    assert print_node(nodes[0], location=True) == f"{line}  # {nodes[0].loc}"
     assert print_node(nodes[4]) == "%0 = higher_order.cond(%p, ^yes, ^no, [%q, 2]) : f16[s0, 64]"
     assert "aten.relu" in print_node(nodes[4], regions=True)
     assert print_node(nodes[0].graph.terminator).startswith("return %0, %k {strides=[1, s0]")
@@ -290,11 +285,9 @@ def test_print_node_names_values_as_the_graph_does() -> None:
 def test_excerpt_points_at_the_node() -> None:
     nodes = list(parse_graph(BLOCK))
     assert print_excerpt(nodes[3], around=1) == textwrap.dedent("""\
-           %p = aten.any(%q) : bool[]
+           %p = aten.any(%q) : bool[]  # model.py:43
         -> aten._assert_async(%p)
-           %0 = higher_order.cond(%p, ^yes, ^no, [%q, 2]) : f16[s0, 64]""").replace(
-        "\n   ", "\n   "
-    )
+           %0 = higher_order.cond(%p, ^yes, ^no, [%q, 2]) : f16[s0, 64]""")
     assert print_excerpt(nodes[0].graph.terminator, around=0).startswith("-> return %0, %k")
 
 

@@ -393,7 +393,7 @@ class TestEndless:
 
     def test_three_rules_in_a_circle(self):
         rules = [rename("sin", "cos"), rename("cos", "tan"), rename("tan", "sin")]
-        with pytest.raises(RuleError, match="rules .* and .* and .* undo each other"):
+        with pytest.raises(RuleError, match=r"rules .* and .* and .* undo each other"):
             apply_rules(chain("cos"), rules)
 
     def test_a_rule_that_fires_on_its_own_output_for_ever(self):
@@ -437,7 +437,7 @@ class TestEndless:
             return %y : f32[4, 4]
             """
         )
-        with pytest.raises(RuleError, match="rules (push and pull|pull and push) undo each other"):
+        with pytest.raises(RuleError, match=r"rules (push and pull|pull and push) undo each other"):
             apply_rules(of, [Push, Pull])
 
     def test_a_rule_that_fires_on_its_own_output_and_ends(self):

@@ -21,6 +21,7 @@ from rewright.passes import (
     apply_rules,
     aten,
     either,
+    explain,
     near,
 )
 from tests.passes.graphs import graph, only, ops, refusal
@@ -524,9 +525,7 @@ class TestRest:
 
 
 def refusal_or_match(of, rule):
-    """ "matches", or why not."""
-    from rewright.passes import explain
-
+    """The word "matches", or why not."""
     (line,) = explain(of, rule)
     return "matches" if "matches" in line else line
 
@@ -565,10 +564,10 @@ class TestOperators:
         ("build", "node"),
         [
             (lambda x: x > 0, "aten.gt.Scalar(%x, 0)"),
-            (lambda x: 0 > x, "aten.lt.Scalar(%x, 0)"),
+            (lambda x: 0 > x, "aten.lt.Scalar(%x, 0)"),  # noqa: SIM300
             (lambda x: x <= x, "aten.le.Tensor(%x, %x)"),
             (lambda x: x == 1, "aten.eq.Scalar(%x, 1)"),
-            (lambda x: x != x, "aten.ne.Tensor(%x, %x)"),  # noqa: PLR0124
+            (lambda x: x != x, "aten.ne.Tensor(%x, %x)"),
         ],
     )
     def test_comparisons(self, build, node):
@@ -653,7 +652,7 @@ class TestReplacementValues:
             "%y = aten.mul.Tensor(%x, %n) : f32[4, 4]\nreturn %y : f32[4, 4]",
             "%x: f32[4, 4], %n: int",
         )
-        with pytest.raises(RuleError, match="`where` failed at %y aten.mul.Tensor: %n is a int"):
+        with pytest.raises(RuleError, match=r"`where` failed at %y aten.mul.Tensor: %n is a int"):
             apply_rules(of, [Shape])
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rewright.ir.ops import Trait
 from rewright.passes import (
     EXACT,
     FAST_MATH,
@@ -19,7 +20,6 @@ from rewright.passes import (
     aten,
     either,
 )
-from rewright.ir.ops import Trait
 from tests.passes.rules_examples import FoldBatchNorm, FuseRmsNorm, LinearTanhGelu
 
 
@@ -105,18 +105,15 @@ class MergeLinear(Rule):
 class SplitCat(Rule):
     """cat(split(x, n, d), d)  ->  x"""
 
-    def pattern(self, x, n: Attr, d: Attr):
-        a, b = aten.split.Tensor(x, n, d).results(2)
-        return aten.cat([a, b], d)
-
-    def where(self, n, d):
-        return n > 0
+    def pattern(self, x, _n: Attr, _d: Attr):
+        a, b = aten.split.Tensor(x, _n, _d).results(2)
+        return aten.cat([a, b], _d)
 
     def replace(self, x):
         return x
 
     def example(self, draw):
-        return {"x": draw.tensor(draw.size(), 4), "n": draw.choice((2, 3)), "d": 1}
+        return {"x": draw.tensor(draw.size(), 4), "_n": draw.choice((2, 3)), "_d": 1}
 
 
 class Pool(Rule):

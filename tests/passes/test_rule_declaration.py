@@ -356,7 +356,7 @@ class TestMethods:
         assert list(declare(pattern).spellings[0].variables) == ["x", "y"]
 
     def test_ops_are_not_called_outside_of_rules(self):
-        with pytest.raises(RuleError, match="aten.relu was called outside of a rule"):
+        with pytest.raises(RuleError, match=r"aten.relu was called outside of a rule"):
             aten.relu(Tensor())
 
     def test_constraints_may_be_shared_by_parameters_and_rules(self):

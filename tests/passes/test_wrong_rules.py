@@ -58,14 +58,14 @@ class FoldsAnyScale(Rule):
         return aten.mm(x, w * s)
 
 
-class AddsInAnyOrder(Rule):
-    """x - y  ->  y - x"""
+class SwapsOperands(Rule):
+    """x - w  ->  w - x"""
 
-    def pattern(self, x, y):
-        return x - y
+    def pattern(self, x, w: Const):
+        return x - w
 
-    def replace(self, x, y):
-        return y - x
+    def replace(self, x, w):
+        return w - x
 
 
 class DropsUnitDims(Rule):
@@ -114,17 +114,13 @@ class ManyRoundings(Rule):
 
     def pattern(self, x: Tensor(dtype=FLOATS), narrow: Attr(torch.dtype)):
         h = aten._to_copy(x, dtype=torch.float32)
-        return aten._to_copy(aten.sigmoid(h) * h * h - h, dtype=narrow)
+        return aten._to_copy((h * h + h) - h * h, dtype=narrow)
 
     def where(self, x, narrow):
         return x.dtype == narrow
 
     def replace(self, x):
-        return aten.sigmoid(x) * x * x - x if x.dtype == torch.bfloat16 else self.same(x)
-
-    def same(self, x):
-        h = aten._to_copy(x, dtype=torch.float32)
-        return aten._to_copy(aten.sigmoid(h) * (h * h) - h, dtype=x.dtype)
+        return (x * x + x) - x * x if x.dtype == torch.bfloat16 else x
 
 
 class ForgetsEps(Rule):
@@ -200,7 +196,7 @@ CAUGHT = {
     ScalesRows: "the error is",
     SumsRows: "it would turn|the error is|apart|results differ",
     FoldsAnyScale: "has no type|the error is|it would turn",
-    AddsInAnyOrder: "apart|differ|it would turn|has no type|failed",
+    SwapsOperands: "apart",
     DropsUnitDims: "it would turn",
     CorrectsVariance: "inf or nan of the pattern's became something else",
     ThroughHalf: "not finite where the pattern's is",

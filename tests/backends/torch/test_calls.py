@@ -104,7 +104,8 @@ def test_the_operator_decides_and_not_the_name():
 
 def overloads_of(op: Any) -> Iterator[tuple[OpOverload, tuple[Any, ...], dict[str, Any]]]:
     """The calls of aten's pure operators that an entry of torch's own test table comes to."""
-    for number, sample in enumerate(op.sample_inputs("cpu", torch.float32)):
+    dtype = torch.float32 if torch.float32 in op.dtypes else torch.int64
+    for number, sample in enumerate(op.sample_inputs("cpu", dtype)):
         if number == 4:
             return
         leaves, spec = pytree.tree_flatten((sample.input, sample.args, sample.kwargs))
@@ -134,9 +135,9 @@ class Recorder(torch.fx.Interpreter):
         return self.found
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if isinstance(target, OpOverload) and target.namespace == "aten":
-            if not target._schema.is_mutable:
-                self.found.append((target, args, kwargs))
+        is_aten = isinstance(target, OpOverload) and target.namespace == "aten"
+        if is_aten and not target._schema.is_mutable:
+            self.found.append((target, args, kwargs))
         return super().call_function(target, args, kwargs)
 
 
@@ -160,32 +161,43 @@ def tuple_of(value: Any) -> Any:
     return tuple(value) if isinstance(value, tuple) else value
 
 
-UNDEFINED = ("empty", "new_empty", "_unique2_like")
+def is_settled(target: OpOverload, args: Any, kwargs: Any, expected: Any) -> bool:
+    """Whether the operator itself gives the same bits twice (LAPACK's gelsy does not)."""
+    torch.manual_seed(7)
+    try:
+        assert_same(target(*args, **kwargs), expected)
+    except AssertionError:
+        return False
+    return True
 
 
-def check(op: Any) -> tuple[set[str], set[str]]:
-    """The overloads behind `op` that have a binding, which are compared, and those without."""
+def check(op: Any) -> set[str]:
+    """Compares the overloads behind `op` that have a binding; their names."""
     bound: set[str] = set()
-    unbound: set[str] = set()
     for target, args, kwargs in overloads_of(op):
         if "empty" in str(target):
             continue  # what is in new memory is anybody's guess
         torch.manual_seed(7)
         text, value = call(get_op(target).name, *args, **kwargs)
         if text is None:
-            unbound.add(str(target))
             continue
         torch.manual_seed(7)
-        assert_same(value, target(*args, **kwargs))
-        bound.add(str(target))
-    return bound, unbound
+        expected = target(*args, **kwargs)
+        if is_settled(target, args, kwargs, expected):
+            assert_same(value, expected)
+            bound.add(str(target))
+    return bound
 
 
-@pytest.mark.parametrize("part", range(8))
 @pytest.mark.filterwarnings("ignore")
-def test_bindings_compute_what_overloads_do(part, pytestconfig):
-    """Over a part of torch's own table of operators with sample inputs."""
-    bound: set[str] = set()
-    for op in op_db[part::8]:
-        bound |= check(op)[0]
-    assert len(bound) > 20
+def test_bindings_compute_what_overloads_do_on_some():
+    """A fortieth of torch's own table of operators with sample inputs."""
+    assert len(set().union(*map(check, op_db[::40]))) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(6))
+@pytest.mark.filterwarnings("ignore")
+def test_bindings_compute_what_overloads_do(part):
+    """A sixth of the table; about 560 overloads have a binding in all of it."""
+    assert len(set().union(*map(check, op_db[part::6]))) > 100
