@@ -84,6 +84,7 @@ def rewright_backend(
     try:
         return _compile(gm, example_inputs, settings)
     except Exception as error:
+        _log.debug("a graph failed to compile", exc_info=True)
         failure = _as_ours(error)
     if settings.on_error == "raise" or isinstance(failure, SettingsError):
         raise_through_dynamo(failure, frame)
@@ -200,7 +201,6 @@ def _as_ours(error: Exception) -> RewrightError:
     """`error` itself, or what an error that nobody meant looks like to the user."""
     if isinstance(error, RewrightError):
         return error
-    _log.debug("an internal error", exc_info=error)
     ours = CompileError(
         f"internal error while compiling: {type(error).__name__}: {error}",
         hint="this is a bug in Rewright; options={'on_error': 'eager'} runs the graph in eager "

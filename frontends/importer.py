@@ -401,6 +401,11 @@ class Importer:
         """Imports an op that mutates nothing, and returns its entry (or tuple of entries)."""
         first_name, first = next(iter(entries.items()), ("", None))
         kinds = tuple(value) if isinstance(value, list | tuple) else (value,) * (op.results != 0)
+        if any(isinstance(item, list | tuple) for item in kinds):
+            raise UnsupportedError(
+                f"{op.name} returns a list inside of a tuple",
+                hint="return the tensors of the list as results of their own",
+            )
         types = tuple(self.type_of(item) for item in kinds)
         if isinstance(first, Alias):
             spelled = self._normal_form(op, first, types[0] if types else None, hint)

@@ -20,7 +20,7 @@ from typing import Any, Final
 import sympy
 import torch
 from torch._dispatch.python import enable_python_dispatcher
-from torch._dynamo.source import ConstantSource
+from torch._guards import tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
@@ -47,6 +47,9 @@ _KINDS: Final[dict[type, str]] = {
 }
 _PYTHON: Final[dict[str, type]] = {"int": int, "float": float, "bool": bool}
 _UNLIMITED: Final = 2**62  # torch writes "no bound" with numbers beyond this, too
+
+
+_MAX_MADE: Final = 1024
 
 
 class FakeWorld:
@@ -89,6 +92,8 @@ class FakeWorld:
         if not symbol.is_integer:
             return self.env.create_unbacked_symfloat().node.expr
         if hint is not None:
+            from torch._dynamo.source import ConstantSource  # seconds, where Dynamo isn't loaded
+
             their: sympy.Symbol = self.env.create_symbol(
                 hint,
                 source=ConstantSource(symbol.name),
@@ -121,6 +126,8 @@ class FakeWorld:
         The same one is given again for the same type and `occurrence`.
         """
         key = (value_type, occurrence)
+        if len(self._made) > _MAX_MADE:
+            self._made.clear()
         if key not in self._made:
             self._made[key] = self.new(value_type)
         return self._made[key]
@@ -151,8 +158,11 @@ class FakeWorld:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Torch computes types here: nothing is run, nothing is logged, no gradients."""
-        with self.mode, torch.no_grad(), enable_python_dispatcher(), _quiet():
+        """Torch computes types here: nothing is run, nothing is logged, no gradients.
+
+        A compile that is under way in this thread, with a fake mode of its own, isn't seen.
+        """
+        with tracing(None), self.mode, torch.no_grad(), enable_python_dispatcher(), _quiet():
             yield
 
     # -- back to types

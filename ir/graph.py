@@ -364,6 +364,8 @@ class Node:
     def move_before(self, anchor: Node) -> None:
         """Moves this node to just before `anchor`, in the same graph. O(1)."""
         graph = self.graph
+        if anchor._graph is not graph:
+            raise VerificationError(f"{anchor.op.name} is not a node of @{graph.name}")
         if anchor is not self:
             graph._unlink(self)
             graph._link(self, anchor)
@@ -417,7 +419,10 @@ class Graph:
     # -- iteration
 
     def __iter__(self) -> Iterator[Node]:
-        """The nodes in order; they may be inserted, moved and erased meanwhile."""
+        """The nodes in order; nodes may be inserted and erased meanwhile.
+
+        A node that is moved takes along an iteration that stands at it.
+        """
         node = self.terminator._next
         while node is not None and node is not self.terminator:
             if node._graph is not None:  # erased nodes still lead on to those that stay
@@ -462,7 +467,10 @@ class Graph:
         while graph is not None:
             graph._version += 1
             parent = graph.parent
-            graph = graph._main or (parent._graph if parent is not None else None)
+            if graph._main is not None:  # no `or`: a graph without nodes is false
+                graph = graph._main
+            else:
+                graph = parent._graph if parent is not None else None
 
     def analysis(self, compute: Callable[[Graph], T]) -> T:
         """``compute(self)``, remembered until the graph changes."""
@@ -573,7 +581,15 @@ class Graph:
     # -- nodes
 
     def insert(self, node: Node, before: Node | None = None) -> Node:
-        """Puts `node` before another, or at the end. O(1)."""
+        """Puts `node` before another, or at the end. O(1).
+
+        Raises:
+            VerificationError: `node` is in a graph already, or `before` is not in this one.
+        """
+        if node._graph is not None:
+            raise VerificationError(f"this {node.op.name} is in a graph already")
+        if before is not None and before._graph is not self:
+            raise VerificationError(f"{before.op.name} is not a node of @{self.name}")
         self._link(node, before or self.terminator)
         self._length += 1
         self._touch()
@@ -583,10 +599,13 @@ class Graph:
         """Takes out `nodes`, all or none.
 
         Raises:
-            VerificationError: a result of one is used by a node that stays.
+            VerificationError: a result of one is used by a node that stays, or one is not in this
+                graph.
         """
         doomed = dict.fromkeys(nodes)
         for node in doomed:
+            if node._graph is not self or node is self.terminator:
+                raise VerificationError(f"{node.op.name} can't be erased from @{self.name}")
             for value in node.results:
                 for use in value._uses:
                     if use.node not in doomed:

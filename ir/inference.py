@@ -15,6 +15,7 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -216,7 +217,7 @@ def _scope(attributes: Attributes, types: tuple[Type, ...], ranges: Ranges) -> _
             dims.update(item.shape if isinstance(item, TensorType) else ())
     return tuple(
         (symbol, _as_dim(ranges.get(symbol, ())) if symbol in dims else ranges.get(symbol, ()))
-        for symbol in sorted(mentioned, key=str)
+        for symbol in sorted(mentioned, key=attrgetter("name"))
     )
 
 
@@ -262,7 +263,7 @@ def _run(
     world = _worlds.pop(key, None)
     if world is None:
         world = FakeWorld([symbol for symbol, _ in scope], dict(scope), device, hints)
-    arguments = _fake_arguments(world, attributes, types)
+    arguments = _fake_arguments(world, op, attributes, types)
     try:
         with world.active():
             returned = flat_results(call(op, arguments))
@@ -283,12 +284,13 @@ def _run(
 
 
 def _fake_arguments(
-    world: FakeWorld, attributes: Attributes, types: tuple[Type, ...]
+    world: FakeWorld, op: Op, attributes: Attributes, types: tuple[Type, ...]
 ) -> dict[str, Any]:
     """The arguments of a call in `world`, by parameter name."""
-    operands = []
-    for index, item in enumerate(types):
-        operands.append(world.make(item, types[:index].count(item)))
+    if op.has(Trait.EFFECT):  # may change what it is given
+        operands = [world.new(item) for item in types]
+    else:
+        operands = [world.make(item, types[:i].count(item)) for i, item in enumerate(types)]
 
     def put(leaf: Any) -> Any:
         return operands[leaf.index] if isinstance(leaf, Operand) else world.number(leaf)

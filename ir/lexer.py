@@ -130,14 +130,20 @@ class Tokens:
         return self._tokens[self.at - 1]
 
     def ahead(self, end: str) -> tuple[str, ...]:
-        """The spelling of what comes next, up to the first token `end` of its line and with it."""
-        spelled = []
+        """The spelling of what comes next, up to a token `end` and with it.
+
+        Nothing, if that does not follow on the same line.
+        """
         first = self.next
-        for token in self._tokens[self.at :]:
-            spelled.append(token.text)
-            if token.text == end or token.line != first.line:
+        spelled = []
+        for at in range(self.at, len(self._tokens)):
+            token = self._tokens[at]
+            if token.line != first.line:
                 break
-        return tuple(spelled)
+            spelled.append(token.text)
+            if token.text == end:
+                return tuple(spelled)
+        return ()
 
     def take(self) -> Token:
         """Reads the next token, whatever it is."""

@@ -130,16 +130,17 @@ def _tensor_type(tokens: Tokens, dtype: Token) -> TensorType:
     if dtype.text not in DTYPES:
         hint = _dtype_hint(dtype.text, DTYPES)
         raise tokens.error(f"there is no dtype {dtype.text!r}", dtype, hint)
-    spelled = (dtype.text, *tokens.ahead("]"))
-    known = tokens.known.get(spelled)
+    dims = tokens.ahead("]")
+    key = (dtype.text, *dims)
+    known = tokens.known.get(key) if dims else None
     if known is None:
-        shape = read_list(tokens, parse_expression)
-        known = tokens.known[spelled] = TensorType(DTYPES[dtype.text], shape)
+        known = TensorType(DTYPES[dtype.text], read_list(tokens, parse_expression))
+        tokens.known[key] = known
     else:
-        tokens.at += len(spelled) - 1
-    return (
-        TensorType(known.dtype, known.shape, read_device(tokens)) if tokens.accept("on") else known
-    )
+        tokens.at += len(dims)
+    if not tokens.accept("on"):
+        return known
+    return TensorType(known.dtype, known.shape, read_device(tokens))
 
 
 def _known_value(tokens: Tokens) -> Any:

@@ -358,16 +358,25 @@ _SIGNATURES: Final[dict[str, tuple[str, ...]]] = {
 def _from_higher_order(target: HigherOrderOperator) -> Op:
     name = str(target.name())  # type: ignore[no-untyped-call]
     params = tuple(Param(param, "Any") for param in _SIGNATURES.get(name, ()))
-    return register(
-        Op(
-            f"higher_order.{name}",
-            params,
-            None,
-            frozenset({Trait.OPAQUE}),
-            target,
-            variadic=True,
-        )
-    )
+    run = _values_in_order(target) if name == _TRITON else target
+    op = Op(f"higher_order.{name}", params, None, frozenset({Trait.OPAQUE}), run, variadic=True)
+    register(op)
+    _by_target[target] = op
+    return op
+
+
+_TRITON: Final = "triton_kernel_wrapper_functional"
+
+
+def _values_in_order(target: Any) -> Callable[..., tuple[Any, ...]]:
+    """A user's Triton kernel as an op: torch gives its new tensors by name, an op by number."""
+
+    def run(**kwargs: Any) -> tuple[Any, ...]:
+        names = list(kwargs["tensors_to_clone"])
+        results = target(**{**kwargs, "tensors_to_clone": names})
+        return tuple(results[name] for name in names)
+
+    return run
 
 
 # --------------------------------------------------------------------------- functional forms

@@ -137,7 +137,7 @@ def print_graph(graph: Graph, *, locations: bool = True) -> str:
 
 
 def print_node(node: Node, *, location: bool = False, regions: bool = False) -> str:
-    """The line of one node, named as in its graph.
+    """The line of one node, named as in its graph (a new hint shows after the next change of it).
 
     Args:
         node: a node; of one that is in no graph, the operands are not known by name.
@@ -244,7 +244,8 @@ class _Printer:
         ]
         line = f"{margin}return {', '.join(outputs)}".rstrip()
         self.add(line, graph.terminator.loc)
-        for target, value in graph.writebacks:
+        written = graph.terminator.operands[len(graph.outputs) :]
+        for target, value in zip(graph.targets, written, strict=False):
             self.add(f"{margin}writeback {_name_of(target, names)} = {_name_of(value, names)}")
 
     # -- constants and recipes

@@ -7,22 +7,11 @@ from rewright.passes.driver import Applied, Observer, apply_rules, explain
 from rewright.passes.facts import Size
 from rewright.passes.handles import Handle
 from rewright.passes.ops import aten, ops, prims, rw
-from rewright.passes.patterns import (
-    FLOATS,
-    Attr,
-    Const,
-    Many,
-    Maybe,
-    OpVar,
-    Rest,
-    Scalar,
-    Tensor,
-    either,
-    near,
-)
+from rewright.passes.patterns import OpVar, either, maybe_cast, near
 from rewright.passes.reasons import NoMatch
 from rewright.passes.rewriting import Rewrite
 from rewright.passes.rule import EXACT, FAST_MATH, REFOLD, Exactness, Rule
+from rewright.passes.variables import FLOATS, Attr, Const, Many, Maybe, Rest, Scalar, Tensor
 
 __all__ = [
     "EXACT",
@@ -49,6 +38,7 @@ __all__ = [
     "aten",
     "either",
     "explain",
+    "maybe_cast",
     "near",
     "ops",
     "prims",

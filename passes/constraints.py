@@ -13,8 +13,8 @@ from rewright.ir.graph import Node, Value
 from rewright.ir.types import DTYPE_NAMES, ScalarType, TensorType
 from rewright.passes.facts import Unknown, UnknownFact, ranges_of
 from rewright.passes.handles import name_of, wrap
-from rewright.passes.patterns import Attr, Many, Maybe, Scalar, Tensor, Variable
 from rewright.passes.reasons import NoMatch
+from rewright.passes.variables import Attr, Many, Maybe, Scalar, Tensor, Variable
 
 Check = Callable[[Any], "NoMatch | None"]
 
@@ -40,15 +40,17 @@ def check_of(variable: Variable) -> Check:
 
 def _tensor(variable: Tensor, item: Any) -> NoMatch | None:
     if not isinstance(item, Value) or not isinstance(item.type, TensorType):
-        return NoMatch("{0} must be a tensor, and is {1}", variable, show(item))
+        return NoMatch("{0} must be a tensor, and is {1}", variable, Shown(item))
     if variable.constant and not item.is_constant:
-        return NoMatch("{0} must be a constant, and is {1}", variable, show(item))
+        return NoMatch("{0} must be a constant, and is {1}", variable, Shown(item))
     if variable.rank and item.type.rank not in variable.rank:
         wanted = " or ".join(map(str, variable.rank))
-        return NoMatch("{0} = {1} must have rank {2}: {3}", variable, show(item), wanted, item.type)
+        return NoMatch(
+            "{0} = {1} must have rank {2}: {3}", variable, Shown(item), wanted, item.type
+        )
     if variable.dtype and item.type.dtype not in variable.dtype:
         wanted = " or ".join(DTYPE_NAMES[dtype] for dtype in variable.dtype)
-        return NoMatch("{0} = {1} must be {2}: {3}", variable, show(item), wanted, item.type)
+        return NoMatch("{0} = {1} must be {2}: {3}", variable, Shown(item), wanted, item.type)
     return _predicate(variable, variable.where, item)
 
 
@@ -65,7 +67,7 @@ def _predicate(variable: Variable, where: Callable[[Any], Any] | None, item: Any
         return None
     if isinstance(found, NoMatch):
         return found
-    return NoMatch("{0} = {1} is not what its `where` asks for", variable, show(item))
+    return NoMatch("{0} = {1} is not what its `where` asks for", variable, Shown(item))
 
 
 # --------------------------------------------------------------------------- attributes
@@ -73,10 +75,10 @@ def _predicate(variable: Variable, where: Callable[[Any], Any] | None, item: Any
 
 def _attribute(variable: Attr, item: Any) -> NoMatch | None:
     if _holds_value(item):
-        return NoMatch("{0} must be an attribute, and is {1}", variable, show(item))
+        return NoMatch("{0} must be an attribute, and is {1}", variable, Shown(item))
     if variable.kind and not any(_is_a(item, kind) for kind in variable.kind):
         wanted = " or ".join(kind.__name__ for kind in variable.kind)
-        return NoMatch("{0} must be {1}, and is {2}", variable, wanted, show(item))
+        return NoMatch("{0} must be {1}, and is {2}", variable, wanted, Shown(item))
     return _predicate(variable, variable.where, item)
 
 
@@ -98,7 +100,7 @@ def _number(variable: Scalar, item: Any) -> NoMatch | None:
         is_number = isinstance(item, int | float)
     if not is_number or (variable.kind and kind not in [k.__name__ for k in variable.kind]):
         wanted = " or ".join(k.__name__ for k in variable.kind) or "a number"
-        return NoMatch("{0} must be {1}, and is {2}", variable, wanted, show(item))
+        return NoMatch("{0} must be {1}, and is {2}", variable, wanted, Shown(item))
     return _predicate(variable, variable.where, item)
 
 
@@ -112,7 +114,7 @@ def _optional(inner: Check) -> Check:
 def _list_of(variable: Many, inner: Check, low: int, high: int | None) -> Check:
     def check(item: Any) -> NoMatch | None:
         if not isinstance(item, tuple):
-            return NoMatch("{0} must be a list, and is {1}", variable, show(item))
+            return NoMatch("{0} must be a list, and is {1}", variable, Shown(item))
         if len(item) < low or (high is not None and len(item) > high):
             bound = f"at least {low}" if high is None else f"{low} to {high}"
             return NoMatch("{0} must have {1} items, and has {2}", variable, bound, len(item))
@@ -196,7 +198,7 @@ def _from_front(dims: Any, rank: int) -> Any:
 # --------------------------------------------------------------------------- text
 
 
-class show:
+class Shown:
     """An item as messages show it: the name of a value, the text of an attribute. Lazy."""
 
     __slots__ = ("item",)
@@ -208,5 +210,5 @@ class show:
         if isinstance(self.item, Value):
             return name_of(self.item)
         if isinstance(self.item, tuple):
-            return f"[{', '.join(str(show(part)) for part in self.item)}]"
+            return f"[{', '.join(str(Shown(part)) for part in self.item)}]"
         return str(self.item)

@@ -19,20 +19,16 @@ from rewright.passes.patterns import (
     Either,
     ListPattern,
     Literal,
-    Maybe,
     NodePattern,
     OpVar,
-    Pattern,
     ResultPattern,
-    Tensor,
-    Variable,
     as_pattern,
-    as_variable,
     children,
     postorder,
     take_rest,
     walk,
 )
+from rewright.passes.variables import Maybe, Pattern, Tensor, Variable, as_variable
 
 
 @attrs.frozen(eq=False)

@@ -213,6 +213,7 @@ class _Driver:
     def erase(self, nodes: Iterable[Node]) -> None:
         """Erases those of `nodes` that are dead, and what is dead without them."""
         pending = [*nodes]
+        freed: list[Value] = []
         while pending:
             node = pending.pop()
             if not node.is_attached or not _is_dead(node):
@@ -221,7 +222,9 @@ class _Driver:
             node.erase()
             self.applied.erased += 1
             pending += [value.owner for value in operands if isinstance(value.owner, Node)]
-            self.above(value for value in operands if self.may_be_inside(value))
+            freed += operands
+        if freed:
+            self.above(value for value in dict.fromkeys(freed) if self.may_be_inside(value))
 
     # -- what to look at again
 

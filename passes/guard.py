@@ -1,10 +1,13 @@
-"""Asking the `where` of a rule: yes, or why not."""
+"""What is asked when all of a pattern has matched: about users outside, then the rule's `where`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from rewright.errors import RewrightError, RuleError
+from rewright.ir.graph import Node, Value
+from rewright.passes.constraints import Shown
 from rewright.passes.facts import Unknown, UnknownFact, ranges_of
 from rewright.passes.handles import Asking, name_of, wrap
 from rewright.passes.ops import interpreting
@@ -19,6 +22,44 @@ def handles(match: Match) -> dict[str, Any]:
     """What the variables are bound to, as the methods of a rule see it."""
     ranges = ranges_of(match.roots[0].graph)
     return {name: wrap(item, ranges) for name, item in match.bound.items()}
+
+
+def ask_users(match: Match, shared: Set[Node], alone: Sequence[Value]) -> NoMatch | None:
+    """None where the match may be replaced as far as others go; otherwise the reason.
+
+    Args:
+        match: the match.
+        shared: those of its nodes that others may use: they stay for them.
+        alone: further values that only the match may use.
+    """
+    if len(set(match.roots)) != len(match.roots):
+        return NoMatch("two roots are one value")
+    matched, given = set(match.nodes), set(match.roots)
+    roots = {value.producer for value in given}
+    gone = [node for node in match.nodes if node in roots or node not in shared]
+    inside = [value for node in gone for value in node.results if value not in given]
+    for value in (*inside, *alone):
+        if any(use.node not in matched for use in value.uses):
+            return NoMatch("{0} has {1}", Shown(value), _Uses(value))
+    for node in match.nodes:
+        for symbol, info in node.graph.symbols.items():
+            if info.binding.owner is node:
+                return NoMatch("{0} gives the size {1}", Shown(node.results[0]), symbol)
+    return None
+
+
+class _Uses:
+    """How often a value is used, as messages say it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Value) -> None:
+        self.value = value
+
+    def __str__(self) -> str:
+        count = len(self.value.uses)
+        output = ", one as an output" if self.value.is_output else ""
+        return f"{count} use{'s' * (count != 1)}{output}"
 
 
 def ask_guard(rule: type[Rule], match: Match) -> NoMatch | None:

@@ -9,9 +9,9 @@ from typing import Any, Final
 from rewright.errors import RuleError
 from rewright.ir.graph import Node
 from rewright.ir.ops import Op
-from rewright.passes.compilation import compile_rule
 from rewright.passes.matcher import Plan
 from rewright.passes.outline import producers
+from rewright.passes.pattern_compiler import compile_rule
 from rewright.passes.rule import REFOLD, Exactness, Rule, is_rule
 
 _compiled: Final[dict[type[Rule], tuple[Plan, ...]]] = {}

@@ -7,7 +7,8 @@ and a refusal goes on with the last of them. So matching needs no recursion, wha
 the pattern, and its cost shows in the length of the program.
 
 A match is complete when all instructions have passed; the last ones ask whether the nodes inside
-have no other users, and the rule's `where`. :mod:`rewright.passes.compilation` makes the programs.
+have no other users, and the rule's `where`. Programs are made by
+:mod:`rewright.passes.pattern_compiler`.
 """
 
 from __future__ import annotations

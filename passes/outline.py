@@ -10,18 +10,15 @@ from rewright.ir.ops import Op, Trait
 from rewright.passes.declaration import named_ops
 from rewright.passes.matcher import Needs
 from rewright.passes.patterns import (
-    Const,
     Either,
     NodePattern,
     OpVar,
-    Pattern,
     ResultPattern,
-    Tensor,
-    Variable,
     children,
     postorder,
     walk,
 )
+from rewright.passes.variables import Const, Pattern, Tensor, Variable
 
 
 def takes(pattern: NodePattern) -> Callable[[Op], bool]:

@@ -86,10 +86,22 @@ def _parts(shape: tuple[Dim, ...], draw: Draw) -> tuple[int, ...]:
     return (first, size - first)
 
 
+def _strides(shape: tuple[Dim, ...], draw: Draw) -> tuple[Dim, ...]:
+    """Strides of a dense tensor, its dimensions in some order."""
+    order = draw.random.sample(range(len(shape)), len(shape))
+    strides: list[Any] = [1] * len(shape)
+    step: Any = 1
+    for dim in order:
+        strides[dim] = step
+        step = step * shape[dim]
+    return tuple(strides)
+
+
 _OF_SHAPE: Final[dict[str, Callable[[tuple[Dim, ...], Draw], Any]]] = {
     "shape": _same_numel,
     "size": _expanded,
     "split_sizes": _parts,
+    "strides": _strides,
     "normalized_shape": lambda shape, draw: shape[-1:],
     "repeats": lambda shape, draw: tuple(draw.choice((1, 2)) for _ in shape),
     "pad": lambda shape, draw: (draw.choice((0, 1)), draw.choice((0, 1, 2))),

@@ -6,27 +6,14 @@ rule must not fire.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
 
 from rewright.passes.declaration import Spelling, root_nodes
-from rewright.passes.patterns import (
-    Attr,
-    Const,
-    Literal,
-    Many,
-    Maybe,
-    NodePattern,
-    Pattern,
-    Scalar,
-    Tensor,
-    Variable,
-    children,
-    walk,
-)
+from rewright.passes.patterns import Either, Literal, NodePattern, children, postorder, walk
+from rewright.passes.variables import Attr, Const, Many, Maybe, Pattern, Scalar, Tensor, Variable
 
 
 @attrs.frozen(eq=False)
@@ -57,15 +44,33 @@ def guards_of(spelling: Spelling, *, shared: bool) -> tuple[Guard, ...]:
     for variable in spelling.variables.values():
         found += _of_variable(variable)
     roots = {id(node) for root in spelling.roots for node in root_nodes(root)}
-    counts = Counter(id(part) for item in walk(*spelling.roots) for part in children(item))
+    counts = _most_places(spelling)
     for item in walk(*spelling.roots):
         if isinstance(item, NodePattern):
             found += _of_node(item)
             if id(item) not in roots and not item.is_shared and not shared:
                 found.append(Guard("inside", item, f"{item!r} has no other users"))
-        elif isinstance(item, Tensor | Attr) and counts[id(item)] > 1:
+        elif isinstance(item, Tensor | Attr) and counts.get(id(item), 0) > 1:
             found.append(Guard("same", item, f"{item!r} is the same {counts[id(item)]} times"))
     return tuple(found)
+
+
+def _most_places(spelling: Spelling) -> dict[int, int]:
+    """At how many places of one match a pattern stands, by its id: alternatives exclude others."""
+    known: dict[int, dict[int, frozenset[tuple[int, int]]]] = {}
+    for item in postorder(*spelling.roots):
+        places: dict[int, frozenset[tuple[int, int]]] = {}
+        for number, part in enumerate(children(item)):
+            found = known[id(part)] | {id(part): frozenset({(id(item), number)})}
+            for key, new in found.items():
+                old = places.get(key, frozenset())
+                places[key] = max(old, new, key=len) if isinstance(item, Either) else old | new
+        known[id(item)] = places
+    totals: dict[int, frozenset[tuple[int, int]]] = {}
+    for root in spelling.roots:
+        for key, new in known[id(root)].items():
+            totals[key] = totals.get(key, frozenset()) | new
+    return {key: len(places) for key, places in totals.items()}
 
 
 def _of_variable(variable: Variable) -> Iterator[Guard]:

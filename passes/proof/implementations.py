@@ -20,12 +20,23 @@ from rewright.ir.graph import Node
 from rewright.ir.ops import Op, call_args, get_op
 from rewright.ir.types import DTYPE_NAMES, TensorType
 from rewright.passes.declaration import Spelling
-from rewright.passes.patterns import NodePattern, Rest, ResultPattern
+from rewright.passes.patterns import NodePattern, ResultPattern
 from rewright.passes.proof.draw import Reject, draw_for
-from rewright.passes.proof.precision import Errors, Feed, feed, in_dtype, run
-from rewright.passes.proof.prove import FEEDS, INSTANCES, SHAPES, judge, one_thread
-from rewright.passes.proof.sampling import Example, Sampler
+from rewright.passes.proof.examples import Example
+from rewright.passes.proof.precision import (
+    FEEDS,
+    Errors,
+    Feed,
+    feed,
+    in_dtype,
+    judge,
+    one_thread,
+    run,
+)
+from rewright.passes.proof.prove import INSTANCES, SHAPES
+from rewright.passes.proof.sampling import Sampler
 from rewright.passes.rule import REFOLD, Exactness
+from rewright.passes.variables import Rest
 
 FLOATING: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _TRIES: Final = 200
@@ -74,7 +85,7 @@ def prove_implementation(
         function: takes the op's parameters, on torch tensors.
         when: the nodes that it takes.
         exactness: how far it may be from the reference: see
-            :func:`~rewright.passes.proof.prove.judge`.
+            :func:`~rewright.passes.proof.precision.judge`.
         tolerance: for FAST_MATH.
         instances: how many calls to compare, at least.
         seed: of all that is drawn.

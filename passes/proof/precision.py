@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import attrs
@@ -15,9 +16,13 @@ from rewright.ir.interpreter import interpret
 from rewright.ir.sizes import evaluate
 from rewright.ir.types import TensorType
 from rewright.passes.proof.draw import Reject
-from rewright.passes.proof.sampling import Example
+from rewright.passes.proof.examples import Example
+from rewright.passes.rule import EXACT, FAST_MATH, Exactness
 
 Sizes = Mapping[sympy.Symbol, int]
+
+FEEDS: Final = ((0, 1.0), (1, 1.0), (2, 30.0), (3, 300.0))
+"""Seeds and spreads of the numbers that an example is run on."""
 
 FLOATING: Final = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
 
@@ -181,3 +186,41 @@ def ulp(scale: float, dtype: torch.dtype) -> float:
     if scale < info.tiny:
         return float(info.tiny * info.eps)
     return float(info.eps * 2.0 ** math.floor(math.log2(scale)))
+
+
+def judge(errors: Errors, dtype: torch.dtype, exactness: Exactness, tolerance: float) -> str | None:
+    """Why the errors are too large for a rule of `exactness`; None where they are not.
+
+    With ulp the distance of neighbouring numbers at the largest number of the truth:
+
+    =============  ==========================================================================
+    ``EXACT``      results within 2 ulp of the pattern's
+    ``REFOLD``     error against float64 at most 1.5 x the pattern's own, or 2 ulp
+    ``FAST_MATH``  error at most 1.5 x the pattern's own, or `tolerance` x the largest number
+    =============  ==========================================================================
+    """
+    if errors.broken or dtype not in FLOATING:
+        return errors.broken or None
+    two = 2 * ulp(errors.scale, dtype)
+    if exactness == EXACT:
+        if errors.apart <= two:
+            return None
+        return f"results are {errors.apart:.3g} apart, more than 2 ulp ({two:.3g})"
+    least = tolerance * errors.scale if exactness == FAST_MATH else two
+    if errors.new <= max(1.5 * errors.own, least):
+        return None
+    return (
+        f"the error is {errors.new:.3g}, the pattern's own {errors.own:.3g} "
+        f"(allowed: {max(1.5 * errors.own, least):.3g}, at numbers up to {errors.scale:.3g})"
+    )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread for a while: on such small tensors, several cost more than they give."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -12,11 +12,11 @@ from rewright.ir.graph import Value
 from rewright.ir.ops import Op, Param
 from rewright.ir.sizes import Dim
 from rewright.ir.types import TensorType
-from rewright.passes.patterns import Attr, Many, Maybe, Scalar, Tensor, Variable
 from rewright.passes.proof.attribute_samples import DTYPES, attribute
 from rewright.passes.proof.draw import Draw, Fit, broadcasting
 from rewright.passes.proof.guards import Guard
 from rewright.passes.proof.templates import TEMPLATES, Template
+from rewright.passes.variables import Attr, Many, Maybe, Scalar, Tensor, Variable
 
 Key: TypeAlias = "tuple[str, int | None]"
 """A place at a node: a parameter, and the number in its list (None: not in a list)."""

@@ -7,7 +7,7 @@ For each pattern of a rule, and each dtype that it can be met with,
 * on each, the rule must fire, the graph must verify, its types must be inferred again, and its
   outputs must be of the same types as before;
 * before and after are run on the same numbers, and their errors against float64 compared
-  (:func:`judge`);
+  (:func:`~rewright.passes.proof.precision.judge`);
 * every alternative in the pattern must have been taken;
 * for every guard (:mod:`rewright.passes.proof.guards`, and ``where``) there must be an example
   that breaks only this one, on which the rule does not fire.
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Final
 
@@ -37,22 +36,25 @@ from rewright.ir.types import DTYPE_NAMES, TensorType
 from rewright.ir.verifier import verify
 from rewright.passes.declaration import Spelling
 from rewright.passes.driver import apply_rules
-from rewright.passes.index import index_of
-from rewright.passes.patterns import Either, Pattern, walk
+from rewright.passes.index import index_of, plans_of
+from rewright.passes.patterns import Either, walk
 from rewright.passes.proof.draw import Draw, Reject, draw_for
+from rewright.passes.proof.examples import Example
 from rewright.passes.proof.guards import Guard, guards_of
 from rewright.passes.proof.precision import (
-    FLOATING,
+    FEEDS,
     Errors,
     Feed,
     Sizes,
     feed,
     in_dtype,
+    judge,
+    one_thread,
     run,
-    ulp,
 )
-from rewright.passes.proof.sampling import Example, Sampler
-from rewright.passes.rule import EXACT, FAST_MATH, Exactness, Rule
+from rewright.passes.proof.sampling import Sampler
+from rewright.passes.rule import FAST_MATH, Rule
+from rewright.passes.variables import Pattern
 
 INSTANCES: Final = 24
 SHAPES: Final = 3
@@ -68,8 +70,6 @@ _TRIES: Final = 60
 _HOPELESS: Final = 14
 """After so many tries that did not fire, a dtype is taken to be illegal (if others are legal)."""
 _SYMBOLS: Final = (symbol("s0"),)
-FEEDS: Final = ((0, 1.0), (1, 1.0), (2, 30.0))
-"""Seeds and spreads of the numbers that an example is run on."""
 
 
 @attrs.frozen
@@ -118,17 +118,6 @@ def prove(rule: type[Rule], *, instances: int = INSTANCES, seed: int = 0) -> Pro
     """
     with one_thread():
         return _Prover(rule, instances, seed).run()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread for a while: on such small tensors, several cost more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _Prover:
@@ -325,8 +314,10 @@ class _Prover:
     def breaks(self, spelling: Spelling, guard: Guard) -> bool:
         """Whether an example breaks only `guard` and is refused; False where none is legal."""
         only_illegal, fired = True, None
-        for dtype in {dtype: None for _, dtype in self.fired}:
-            for draw in self.draws(spelling, dtype, guard.text, 40):
+        for number, dtype in enumerate(dict.fromkeys(dtype for _, dtype in self.fired)):
+            if only_illegal and number >= 2:
+                break
+            for draw in self.draws(spelling, dtype, guard.text, _HOPELESS):
                 try:
                     given = self.given(draw)
                     example = Sampler(spelling, draw, guard=guard, given=given).run()
@@ -335,7 +326,7 @@ class _Prover:
                     self.rejected[str(reject)] += 1
                     continue
                 only_illegal = False
-                if not self.fires(example.graph):
+                if not self.fires(spelling, example.graph):
                     return True
                 fired = example.graph
         if only_illegal or (guard.kind == "kind" and fired is None):
@@ -344,12 +335,15 @@ class _Prover:
             raise self.wrong(f"it fires although this is broken: {guard.text}", fired)
         raise self.unproved(f"no example was found that breaks only this: {guard.text}")
 
-    def fires(self, graph: Graph) -> bool:
-        """Whether the rule fires on a copy of `graph`."""
+    def fires(self, spelling: Spelling, graph: Graph) -> bool:
+        """Whether the rule fires on a copy of `graph`, because of this spelling."""
         try:
-            return bool(apply_rules(graph.copy(), [self.rule], exactness=FAST_MATH).hits)
+            if not apply_rules(graph.copy(), [self.rule], exactness=FAST_MATH).hits:
+                return False
         except RuleError:
             return True
+        plans = [plan for plan in plans_of(self.rule) if plan.spelling is spelling]
+        return any(plan.match(node) for node in graph for plan in plans)
 
     def search_refusal(self) -> bool:
         """Whether `where` refuses some example."""
@@ -407,30 +401,3 @@ def _sizes(graph: Graph) -> list[Sizes]:
     """Numbers for the symbols of a graph: 1, sizes that coincide, others."""
     symbols = list(graph.symbols)
     return [dict.fromkeys(symbols, size) for size in ((1, 2, 3, 7) if symbols else (0,))]
-
-
-def judge(errors: Errors, dtype: torch.dtype, exactness: Exactness, tolerance: float) -> str | None:
-    """Why the errors are too large for a rule of `exactness`; None where they are not.
-
-    With ulp the distance of neighbouring numbers at the largest number of the truth:
-
-    =============  ==========================================================================
-    ``EXACT``      results within 2 ulp of the pattern's
-    ``REFOLD``     error against float64 at most 1.5 x the pattern's own, or 2 ulp
-    ``FAST_MATH``  error at most 1.5 x the pattern's own, or `tolerance` x the largest number
-    =============  ==========================================================================
-    """
-    if errors.broken or dtype not in FLOATING:
-        return errors.broken or None
-    two = 2 * ulp(errors.scale, dtype)
-    if exactness == EXACT:
-        if errors.apart <= two:
-            return None
-        return f"results are {errors.apart:.3g} apart, more than 2 ulp ({two:.3g})"
-    least = tolerance * errors.scale if exactness == FAST_MATH else two
-    if errors.new <= max(1.5 * errors.own, least):
-        return None
-    return (
-        f"the error is {errors.new:.3g}, the pattern's own {errors.own:.3g} "
-        f"(allowed: {max(1.5 * errors.own, least):.3g}, at numbers up to {errors.scale:.3g})"
-    )

@@ -9,19 +9,17 @@ does not fit, and the node is drawn again; so examples are legal, and shapes var
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, Final
 
 import attrs
 import torch
 
 from rewright.errors import RewrightError
-from rewright.ir.attributes import Attributes, Operand
+from rewright.ir.attributes import Attributes
 from rewright.ir.builder import Builder, bind_operands
-from rewright.ir.calls import flat_results, torch_arguments
 from rewright.ir.graph import Constant, Graph, Node, SymbolInfo, Value
 from rewright.ir.inference import infer_types
-from rewright.ir.ops import REQUIRED, Op, Param, call, get_op
+from rewright.ir.ops import REQUIRED, Op, Param
 from rewright.ir.sizes import Range, free_symbols
 from rewright.ir.types import TensorType, Type
 from rewright.passes.constraints import check_of
@@ -29,26 +27,26 @@ from rewright.passes.declaration import Spelling
 from rewright.passes.facts import ranges_of
 from rewright.passes.handles import BoundOp
 from rewright.passes.patterns import (
-    Const,
     Either,
     ListPattern,
     Literal,
-    Many,
-    Maybe,
     Near,
     NodePattern,
     OpVar,
-    Pattern,
-    Rest,
     ResultPattern,
-    Tensor,
-    Variable,
 )
 from rewright.passes.proof.attribute_samples import DTYPES
 from rewright.passes.proof.draw import Draw, Reject
+from rewright.passes.proof.examples import (
+    Example,
+    Places,
+    other_than,
+    some_ops,
+    types_by_running,
+)
 from rewright.passes.proof.guards import Guard, relaxed
 from rewright.passes.proof.proposals import Key, Open, Proposal, propose
-from rewright.passes.proof.templates import NUMBERS
+from rewright.passes.variables import Const, Many, Maybe, Pattern, Rest, Tensor, Variable
 
 SYMBOL_RANGE: Final = Range(1, None, 64)
 """What is known of a symbolic size in an example."""
@@ -58,35 +56,6 @@ _STUBBORN: Final = 8
 
 _TRIES: Final = 60
 """So often one node is drawn before the example is given up."""
-
-
-@attrs.define(eq=False)
-class Example:
-    """A graph made from a pattern.
-
-    Attributes:
-        graph: the graph; its outputs are the roots (and what a broken guard adds).
-        domains: what the elements of an input or constant are, as templates say it; by its
-            number, or name.
-        chosen: the alternatives that were taken, as ids of the patterns.
-    """
-
-    graph: Graph
-    domains: dict[int | str, str] = attrs.field(factory=dict)
-    chosen: set[int] = attrs.field(factory=set)
-
-    def types(self) -> tuple[TensorType, ...]:
-        """The types of its inputs and constants."""
-        leaves = (*self.graph.inputs, *self.graph.constants.values())
-        return tuple(value.type for value in leaves if isinstance(value.type, TensorType))
-
-    def shapes(self) -> tuple[Any, ...]:
-        """What tells examples of different shapes apart."""
-        return tuple(item.shape for item in self.types())
-
-    def dtypes(self) -> set[torch.dtype]:
-        """The dtypes of its inputs and constants."""
-        return {item.dtype for item in self.types()}
 
 
 class Sampler:
@@ -219,7 +188,7 @@ class Sampler:
         made = self.known.get(id(pattern))
         if made is None:
             op, captured = self._op(pattern)
-            places = _Places(op, dict(captured))
+            places = Places(op, dict(captured))
             self._arguments(pattern, places)
             self._close(places)
             self._captured(pattern, places)
@@ -242,7 +211,7 @@ class Sampler:
             raise Reject(f"no op is known for {variable!r}")
         return self.draw.choice(fitting), {}
 
-    def _arguments(self, pattern: NodePattern, places: _Places) -> None:
+    def _arguments(self, pattern: NodePattern, places: Places) -> None:
         """What the pattern says of the arguments."""
         by_position = isinstance(pattern.op, OpVar)
         for name, part in pattern.args.items():
@@ -269,7 +238,7 @@ class Sampler:
         self.known[id(item)] = slots
         return [(item.inner, slot) for slot in slots]
 
-    def _argument(self, places: _Places, key: Key, param: Param, part: Pattern, slot: Any) -> None:
+    def _argument(self, places: Places, key: Key, param: Param, part: Pattern, slot: Any) -> None:
         match part:
             case Literal(value):
                 if self._is_broken_here("stated", part):
@@ -283,14 +252,14 @@ class Sampler:
             case _:
                 places.fixed[key] = self.make(part)
 
-    def _close(self, places: _Places) -> None:
+    def _close(self, places: Places) -> None:
         """Closes places whose variables were drawn meanwhile, for a node below."""
         for item in places.opened:
             if id(item.slot) in self.known and item.variable is not None:
                 places.fixed[item.key] = self._again(item.variable)
         places.opened = [item for item in places.opened if item.key not in places.fixed]
 
-    def _captured(self, pattern: NodePattern, places: _Places) -> None:
+    def _captured(self, pattern: NodePattern, places: Places) -> None:
         """What a Rest or an OpVar captures: all that is required, and some of the others."""
         rest, variable = pattern.rest, pattern.op
         if rest is not None and id(rest) in self.known:
@@ -305,7 +274,7 @@ class Sampler:
                     places.opened.append(Open((param.name, None), param, None, param))
                     places.captured.append(param.name)
 
-    def _remember(self, pattern: NodePattern, node: Node, places: _Places) -> None:
+    def _remember(self, pattern: NodePattern, node: Node, places: Places) -> None:
         captured = {name: node.arg(name) for name in places.captured}
         if pattern.rest is not None:
             self.known[id(pattern.rest)] = {(name, None): v for name, v in captured.items()}
@@ -314,7 +283,7 @@ class Sampler:
 
     # -- drawing what is open
 
-    def _settle(self, places: _Places) -> Node:
+    def _settle(self, places: Places) -> Node:
         """A node whose open places are drawn so that its op, and the variables, take them."""
         if not places.opened:
             return self._insert(places)
@@ -337,7 +306,7 @@ class Sampler:
             return self.build.insert(places.op, places.named(), types)
         raise refusal
 
-    def _insert(self, places: _Places) -> Node:
+    def _insert(self, places: Places) -> Node:
         """A node with nothing open."""
         named = places.named()
         operands, attributes, _ = bind_operands(named)
@@ -361,7 +330,7 @@ class Sampler:
         except (RewrightError, RuntimeError, IndexError, ValueError, TypeError) as error:
             raise Reject(str(error).split("\n")[0], illegal=True) from None
 
-    def _check(self, places: _Places, proposal: Proposal) -> tuple[bool, tuple[Type, ...]]:
+    def _check(self, places: Places, proposal: Proposal) -> tuple[bool, tuple[Type, ...]]:
         """Checks a proposal on a scratch graph; whether it breaks the guard, and its types."""
         breaks = False
         fixed = dict(places.fixed)
@@ -439,85 +408,3 @@ def _breaking(draw: Draw, guard: Guard | None) -> Draw:
 
 _NOT_FLOATING: Final = (torch.int64, torch.int32, torch.bool)
 _CHECKED: Final = ("constant", "dtype", "rank", "kind", "where")
-
-
-@attrs.define
-class _Places:
-    """The arguments of a node in the making."""
-
-    op: Op
-    fixed: dict[Key, Any]
-    opened: list[Open] = attrs.field(factory=list)
-    captured: list[str] = attrs.field(factory=list)
-
-    def named(self, fixed: Mapping[Key, Any] | None = None) -> dict[str, Any]:
-        """The arguments by name, in the op's order, lists put together."""
-        gathered: dict[str, Any] = {}
-        for (name, index), item in (self.fixed if fixed is None else fixed).items():
-            if index is None:
-                gathered[name] = item
-            else:
-                gathered.setdefault(name, {})[index] = item
-        for name, item in gathered.items():
-            if isinstance(item, dict):
-                gathered[name] = tuple(item[index] for index in sorted(item))
-        return self.op.bind((), gathered)
-
-
-def types_by_running(op: Op, attributes: Attributes, operands: Sequence[Type]) -> tuple[Type, ...]:
-    """The types of the results of `op`, found by running it on tensors of ones and zeros.
-
-    Raises:
-        Exception: whatever torch says against it.
-    """
-    tensors = []
-    for item in operands:
-        assert isinstance(item, TensorType)
-        shape: Any = item.shape
-        fill = int(item.dtype.is_floating_point)
-        tensors.append(torch.full(shape, fill, dtype=item.dtype))
-    arguments = torch_arguments(
-        attributes, lambda leaf: tensors[leaf.index] if isinstance(leaf, Operand) else leaf
-    )
-    with torch.no_grad():
-        results = flat_results(call(op, arguments))
-    if not all(isinstance(result, torch.Tensor) for result in results):
-        raise TypeError(f"{op.name} gives something that is no tensor")
-    return tuple(TensorType(result.dtype, tuple(result.shape)) for result in results)
-
-
-def other_than(value: Any, draw: Draw) -> Any:
-    """An attribute of the same kind as `value`, but not equal to it.
-
-    Raises:
-        Reject: none is known.
-    """
-    match value:
-        case bool():
-            return not value
-        case int():
-            return value + draw.choice((1, -1, 2))
-        case float():
-            return value * draw.choice((0.5, 2.0, 1.01)) + draw.choice((0.0, 1.0))
-        case torch.dtype():
-            return draw.choice([dtype for dtype in DTYPES if dtype != value])
-        case str():
-            known = [v for v in NUMBERS["approximate"] + NUMBERS["activation"] if v != value]
-            return draw.choice(known)
-        case (_, *_):
-            at = draw.choice(range(len(value)))
-            return (*value[:at], other_than(value[at], draw), *value[at + 1 :])
-    raise Reject(f"nothing is known besides {value!r}")
-
-
-@cache
-def some_ops() -> tuple[Op, ...]:
-    """Ops to choose from where a pattern goes by traits."""
-    return tuple(get_op(f"aten.{name}") for name in _SOME.split())
-
-
-_SOME: Final = (
-    "relu tanh sigmoid neg exp abs gelu silu add.Tensor mul.Tensor sub.Tensor maximum minimum "
-    "sum.dim_IntList mean.dim amax softmax.int reshape permute transpose.int unsqueeze flip "
-    "squeeze.dim slice.Tensor select.int cat bitwise_and.Tensor logical_or"
-)

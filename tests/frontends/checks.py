@@ -60,7 +60,9 @@ def fresh(values: Any) -> Any:
     def copied(item: Any) -> Any:
         if not isinstance(item, torch.Tensor):
             return item
-        return torch.empty_strided(item.shape, item.stride(), dtype=item.dtype).copy_(item)
+        return torch.empty_strided(
+            item.shape, item.stride(), dtype=item.dtype, device=item.device
+        ).copy_(item)
 
     return tree_map(copied, tuple(values) if isinstance(values, list) else values)
 

@@ -412,6 +412,22 @@ def test_custom_ops_that_mutate():
     export_and_compare(module_of(forward, total=torch.zeros(5)), (torch.randn(3, 5),))
 
 
+@torch.library.custom_op("rewright_tests::nested", mutates_args=())
+def nested(x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    return x * 2, [x + 1]
+
+
+@nested.register_fake
+def _(x):
+    return torch.empty_like(x), [torch.empty_like(x)]
+
+
+def test_nested_results_of_a_custom_op_are_refused():
+    exported = torch.export.export(module_of(lambda self, x: nested(x)), (torch.ones(3),))
+    with pytest.raises(UnsupportedError, match="rewright_tests.nested returns a list inside"):
+        rewright.compile_exported(exported)
+
+
 def test_complex_and_fft():
     def forward(self, x):
         z = torch.fft.rfft(x) * (1 + 2j)

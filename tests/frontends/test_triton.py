@@ -27,10 +27,13 @@ def _kernel():
     return add_rows
 
 
+ADD_ROWS = _kernel() if torch.cuda.is_available() else None
+
+
 def _add(x, y):
     out = torch.empty_like(x)
     n = x.numel()
-    torch.library.wrap_triton(_kernel())[(n // 16 + 1,)](x, y, out, n, block=16)
+    torch.library.wrap_triton(ADD_ROWS)[(n // 16 + 1,)](x, y, out, n, block=16)
     return out
 
 

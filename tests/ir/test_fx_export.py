@@ -24,7 +24,7 @@ from rewright.ir.ops import functional_form
 from rewright.ir.sizes import Range, symbol
 from rewright.ir.types import ScalarType
 from tests.ir.building import S0, S1, f32, flag, i64, program
-from tests.ir.strategies import programs
+from tests.ir.programs import programs
 from tests.ir.test_region_types import region, unary
 
 

@@ -256,9 +256,14 @@ def test_a_missing_size_is_an_error() -> None:
         evaluate(S0 + S1, {S0: 1})
 
 
-def test_functions_without_a_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="uses gamma, which Rewright has no name for"):
-        format_expr(sympy.gamma(F0))
+def test_functions_that_are_not_ours_are_shown_and_refused() -> None:
+    strange = sympy.gamma(F0)
+    assert format_expr(strange) == "gamma(f0)"
+    with pytest.raises(ParseError, match="there is no function 'gamma' of sizes"):
+        parse_expr("gamma(f0)")
+    for compute in (to_python, lambda expr: evaluate(expr, {F0: 1.0})):
+        with pytest.raises(ValueError, match="uses gamma, which Rewright has no name for"):
+            compute(strange)
 
 
 @pytest.mark.parametrize(

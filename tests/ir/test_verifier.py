@@ -15,7 +15,7 @@ from rewright.ir.sizes import Range, symbol
 from rewright.ir.types import NoneType, ScalarType
 from rewright.ir.verifier import effect_order, find_faults, verify
 from tests.ir.building import S0, S1, f32, flag, i64, program
-from tests.ir.strategies import programs
+from tests.ir.programs import programs
 
 
 def chain(*ops, type_=None):

@@ -17,8 +17,11 @@ from rewright.passes import (
     Tensor,
     aten,
     either,
+    maybe_cast,
     rw,
 )
+
+Vector = Const(rank=1)
 
 
 class FoldBatchNorm(Rule):
@@ -31,10 +34,10 @@ class FoldBatchNorm(Rule):
         x,
         w: Const,
         b: Maybe(Const),
-        gamma: Maybe(Const),
-        beta: Maybe(Const),
-        mean: Const,
-        var: Const,
+        gamma: Maybe(Vector),
+        beta: Maybe(Vector),
+        mean: Vector,
+        var: Vector,
         eps: Attr,
         conv: OpVar(aten.conv1d, aten.conv2d, aten.conv3d),
         _: Rest,
@@ -64,11 +67,6 @@ class LinearTanhGelu(Rule):
 
     def replace(self, x, w, b):
         return aten.gelu(aten.linear(x, w, b), approximate="tanh")
-
-
-def maybe_cast(x, dtype):
-    """`x`, or `x` cast to the dtype that it binds."""
-    return either(aten._to_copy(x, dtype=dtype), x)
 
 
 class FuseRmsNorm(Rule):

@@ -33,7 +33,7 @@ def test_the_three_rules_the_language_was_made_for(rule):
     assert proof.shapes >= 3
     assert proof.symbolic > 0
     assert set(proof.dtypes) == set(FLOATS)
-    assert proof.vacuous == ()
+    assert all("rank" in guard for guard in proof.vacuous)
 
 
 class FoldScale(Rule):
@@ -218,12 +218,12 @@ def test_every_guard_is_broken_once():
     proof = FoldScale.prove()
     assert set(proof.near_misses) == {
         "w is constant",
-        "w has the right rank",
         "s is constant",
         "s has the right rank",
         "aten.mm(x, w) has no other users",
         "where",
     }
+    assert proof.vacuous == ("w has the right rank",), "aten.mm takes no other"
 
 
 def test_a_guard_that_the_op_itself_demands_is_vacuous():
@@ -247,4 +247,4 @@ def test_more_instances_on_demand():
 
 
 def test_a_proof_reads_as_one_line():
-    assert str(LogicalNot.prove()).startswith("logical-not: 2")
+    assert str(LogicalNot.prove()).endswith("shapes in bool; 2 near misses")
