@@ -55,7 +55,7 @@ def main() -> None:
     """Prints the table."""
     sizes = [int(arg) for arg in sys.argv[1:]] or [1000, 5000, 20000]
     measure(200)  # warm: imports, schemas
-    print(f"{'nodes':>7} {'import s':>9} {'s / 1000 nodes':>15} {'export s':>9} {'import/export':>14}")
+    print("  nodes  import s  s / 1000 nodes  export s  import/export")
     for size in sizes:
         nodes, export_seconds, seconds = measure(size)
         print(

@@ -54,8 +54,8 @@ def main() -> None:
         called = resident("VmHWM") - before
         torch.testing.assert_close(result, model(x))
     print(f"weights            {weights / 1e9:8.3f} GB in {layers} layers")
-    print(f"compile raised by  {compiled / 1e6:8.1f} MB  {100 * compiled / weights:6.2f} % of the weights")
-    print(f"and with one call  {called / 1e6:8.1f} MB  {100 * called / weights:6.2f} % of the weights")
+    for what, rise in (("compile raised by", compiled), ("and with one call", called)):
+        print(f"{what}  {rise / 1e6:8.1f} MB  {100 * rise / weights:6.2f} % of the weights")
 
 
 if __name__ == "__main__":

@@ -26,15 +26,18 @@ from torch.utils._pytree import (
     keystr,
     tree_flatten,
     tree_flatten_with_path,
+    tree_leaves,
     tree_unflatten,
 )
 
 from rewright.errors import FrontendError, UnsupportedError
 from rewright.frontends.autocast import resolve_autocast
-from rewright.frontends.importer import Placeholder, import_fx
+from rewright.frontends.compat import share_memory
+from rewright.frontends.importer import Placeholder, import_fx, refuse_layout
 from rewright.frontends.inputs import narrow_ranges
 from rewright.frontends.symbols import SymbolTable
-from rewright.ir.graph import Graph
+from rewright.frontends.transforms import flatten_transforms
+from rewright.ir.graph import Constant, Graph
 from rewright.ir.signature import Argument, Signature
 
 _KINDS = {
@@ -49,6 +52,38 @@ _MUTATIONS = {
     OutputKind.PARAMETER_MUTATION,
     OutputKind.USER_INPUT_MUTATION,
 }
+
+
+def export(
+    model: Any, args: Any, kwargs: dict[str, Any], dynamic_shapes: Any
+) -> torch.export.ExportedProgram:
+    """``torch.export.export`` without gradients, its failures as errors of ours.
+
+    Raises:
+        FrontendError: `model` is no module, `args` no tuple, or torch can't export it.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise FrontendError(
+            f"expected a torch.nn.Module, not {type(model).__name__}",
+            hint="put a function into the forward of a module",
+        )
+    if not isinstance(args, tuple):
+        raise FrontendError(
+            f"args is a {type(args).__name__}, expected a tuple", hint="for one argument: (x,)"
+        )
+    for item in tree_leaves((args, kwargs)):
+        if isinstance(item, torch.Tensor):
+            refuse_layout(item, "an argument")
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
+    except Exception as error:
+        first = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        raise FrontendError(
+            f"torch.export can't export the model: {first}",
+            hint="torch's own error is the cause of this one; torch.compile(model, "
+            'backend="rewright") takes what can\'t be exported whole',
+        ) from error
 
 
 def import_exported(
@@ -78,7 +113,7 @@ def import_exported(
             hint="rewright.compile(model, args) exports and compiles in one call",
         )
     specs = program.graph_signature.input_specs
-    module = resolve_autocast(program.graph_module)
+    module = flatten_transforms(resolve_autocast(program.graph_module))
     graph = import_fx(
         module,
         _placeholders(program, specs),
@@ -90,6 +125,7 @@ def import_exported(
             for spec in program.graph_signature.output_specs
         ],
     )
+    _refuse_overlap(graph)
     signature = _signature(program, specs)
     if inputs is not None:
         narrow_ranges(graph, signature, inputs)
@@ -112,13 +148,34 @@ def _placeholders(
             placeholders.append(Placeholder(spec.arg.name, "literal" if literal else "input"))
             continue
         assert spec.target is not None
-        data = _data(program, spec.target).detach()
+        data = _data(program, spec.target)
+        refuse_layout(data, spec.target)
+        data = data.detach()
         identity = _identity(data)
         placeholders.append(
             Placeholder(spec.target, _KINDS[spec.kind], data, same_as=seen.get(identity))
         )
         seen.setdefault(identity, spec.target)
     return placeholders
+
+
+def _refuse_overlap(graph: Graph) -> None:
+    """Refuses a program that writes to a buffer which is a view of another one.
+
+    Raises:
+        UnsupportedError: naming both.
+    """
+    owners: dict[int, Constant] = {}
+    for constant in graph.constants.values():
+        if constant.data is None or not constant.data.numel():
+            continue
+        other = owners.setdefault(constant.data.untyped_storage().data_ptr(), constant)
+        written = other is not constant and bool({other, constant} & set(graph.targets))
+        if written and other.data is not None and share_memory(other.data, constant.data):
+            raise UnsupportedError(
+                f"{other.name} and {constant.name} share memory, and the model writes to one",
+                hint="register a clone() of one of them, or index the whole in forward",
+            )
 
 
 def _data(program: torch.export.ExportedProgram, name: str) -> torch.Tensor:
@@ -204,7 +261,7 @@ def leaf_names(spec: TreeSpec, names: Sequence[str]) -> list[str]:
     leaves, _ = tree_flatten_with_path(tree_unflatten([0] * spec.num_leaves, spec))
     found = []
     for path, _ in leaves:
-        group, key, *rest = path
+        _, key, *rest = path
         if isinstance(key, MappingKey):
             first = str(key.key)
         elif isinstance(key, SequenceKey) and key.idx < len(names):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import attrs
+import torch
 
 from rewright.errors import UnsupportedError
 from rewright.ir.attributes import Attributes
@@ -47,23 +48,40 @@ class Storage:
     fakes: set[int] = attrs.field(factory=set)
 
 
+class _Base:
+    def __repr__(self) -> str:
+        return "the base"
+
+
+BASE: Final = _Base()
+"""Stands for the parent of an alias among the arguments of its view."""
+
+
 @attrs.define(eq=False)
 class View:
     """One view: how an alias comes from its parent.
 
     Attributes:
         op: the pure op that computes it; None where the alias is its parent, renamed.
-        arguments: its arguments by name, without the first one (the parent).
-        first: the name of the first parameter.
+        arguments: its arguments by name, with :data:`BASE` in the place of the parent.
         types: the types of all its results.
         pick: which result the alias is.
     """
 
     op: Op | None
     arguments: dict[str, Any]
-    first: str
     types: tuple[Type, ...]
     pick: int = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the parent is simply the first argument."""
+        return next(iter(self.arguments.values()), BASE) is BASE
+
+    @property
+    def rest(self) -> dict[str, Any]:
+        """The arguments without the parent, where that is the first one."""
+        return {name: item for name, item in self.arguments.items() if item is not BASE}
 
 
 @attrs.define(eq=False)
@@ -136,15 +154,24 @@ class Alias:
 def _apply(view: View, base: Value, emit: Emit) -> Value:
     if view.op is None:
         return base
-    results = emit(view.op, types=view.types, **{view.first: base}, **view.arguments)
+    results = emit(view.op, types=view.types, **_with_base(view.arguments, base))
     return results[view.pick] if isinstance(results, tuple) else results
+
+
+def _with_base(arguments: dict[str, Any], base: Value) -> dict[str, Any]:
+    def put(item: Any) -> Any:
+        if isinstance(item, tuple):
+            return tuple(put(part) for part in item)
+        return base if item is BASE else item
+
+    return {name: put(item) for name, item in arguments.items()}
 
 
 def _unapply(view: View, base: Value, new: Value, emit: Emit) -> Value:
     if view.op is None:
         return new
     inverse = INVERSES.get(view.op.name)
-    if inverse is None:
+    if inverse is None or not view.is_plain:
         raise UnsupportedError(
             f"an in-place write goes through a view by {view.op.name}, which has no inverse here",
             hint="write to the tensor itself, or clone() the view first",
@@ -174,10 +201,19 @@ def _permuted(view: View, base: Value, new: Value, emit: Emit) -> Value:
     return emit("aten.permute", new, back, types=(base.type,))
 
 
+def _moved(view: View, base: Value, new: Value, emit: Emit) -> Value:
+    """The view permutes: torch itself, asked with a size of its own for each dim, says how."""
+    assert view.op is not None
+    probe = torch.empty(tuple(range(2, 2 + len(_shape(base)))), device="meta")
+    order = [size - 2 for size in view.op.target(probe, **view.rest).shape]
+    back = tuple(order.index(at) for at in range(len(order)))
+    return emit("aten.permute", new, back, types=(base.type,))
+
+
 def _same_again(view: View, base: Value, new: Value, emit: Emit) -> Value:
     """The view undoes itself (a transpose, a conjugate)."""
     assert view.op is not None
-    return emit(view.op, new, types=(base.type,), **view.arguments)
+    return emit(view.op, new, types=(base.type,), **view.rest)
 
 
 def _by(op: str, *names: str, **fixed: Any) -> Inverse:
@@ -266,6 +302,11 @@ INVERSES: Final[dict[str, Inverse]] = {
     "aten.squeeze.dims": _like_base("aten.reshape"),
     "aten.unsqueeze": _like_base("aten.reshape"),
     "aten.permute": _permuted,
+    "aten.movedim.int": _moved,
+    "aten.movedim.intlist": _moved,
+    "aten.moveaxis.int": _moved,
+    "aten.moveaxis.intlist": _moved,
+    "aten.broadcast_to": _expanded,
     "aten.transpose.int": _same_again,
     "aten.swapaxes": _same_again,
     "aten.swapdims": _same_again,
@@ -296,4 +337,4 @@ INVERSES: Final[dict[str, Inverse]] = {
 
 def step_attributes(view: View) -> Attributes:
     """The attributes of `view` without its operand, as a result's view chain keeps them."""
-    return Attributes(view.arguments)
+    return Attributes(view.rest)

@@ -11,7 +11,6 @@ from torch.utils._pytree import tree_leaves
 from rewright.errors import UnsupportedError
 from rewright.frontends.functional import Alias
 from rewright.frontends.symbols import SymbolTable, bind_inputs, is_symbolic, scalar_kind
-
 from rewright.ir.graph import Graph
 from rewright.ir.ops import get_op
 from rewright.ir.types import NoneType, ScalarType

@@ -22,11 +22,11 @@ import sympy
 import torch
 import torch.fx
 from torch._ops import HigherOrderOperator, OpOverload
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from rewright.errors import FrontendError, RewrightError, UnsupportedError
 from rewright.frontends import higher_order, mutation, normalize
-from rewright.frontends.functional import Alias, Storage, View
+from rewright.frontends.functional import BASE, Alias, Storage, View
 from rewright.frontends.locations import location_of
 from rewright.frontends.outputs import result_specs
 from rewright.frontends.symbols import (
@@ -294,7 +294,9 @@ class Importer:
             return self._overload(node, target, value)
         if _is_scalar(value):
             return self.table.expression(value)
-        if getattr(target, "__module__", "").startswith(("torch._C", "torch.autograd")):
+        if getattr(target, "__module__", "").startswith(
+            ("torch._C", "torch.autograd", "torch._functorch")
+        ):
             return None  # grad mode, checks of versions: nothing that computes
         raise UnsupportedError(f"a call of {target!r} can't be imported")
 
@@ -355,7 +357,7 @@ class Importer:
             return self.table.expression(entry)
         if isinstance(entry, torch.device):
             return self._device(entry)
-        if isinstance(entry, Value | Graph) or isinstance(entry, LEAVES):
+        if entry is BASE or isinstance(entry, (Value, Graph, *LEAVES)):
             return entry
         return Opaque(entry, type(entry).__name__)
 
@@ -399,13 +401,8 @@ class Importer:
 
     def pure(self, op: Op, entries: Mapping[str, Any], value: Any, hint: str) -> Any:
         """Imports an op that mutates nothing, and returns its entry (or tuple of entries)."""
-        first_name, first = next(iter(entries.items()), ("", None))
-        kinds = tuple(value) if isinstance(value, list | tuple) else (value,) * (op.results != 0)
-        if any(isinstance(item, list | tuple) for item in kinds):
-            raise UnsupportedError(
-                f"{op.name} returns a list inside of a tuple",
-                hint="return the tensors of the list as results of their own",
-            )
+        first = next(iter(entries.values()), None)
+        kinds, structure = tree_flatten(value) if op.results != 0 else ([], None)
         types = tuple(self.type_of(item) for item in kinds)
         if isinstance(first, Alias):
             spelled = self._normal_form(op, first, types[0] if types else None, hint)
@@ -415,14 +412,33 @@ class Importer:
         if op.has(Trait.OPAQUE):
             named = self.keep_layouts(named)
         results = self.insert(op, named, types, self._hints(hint, len(types)))
-        alias = self._view_of(op, first, kinds)
-        if alias is None:
-            made = [self.fresh(r, v) for r, v in zip(results, kinds, strict=False)]
-        else:
-            rest = {name: item for name, item in named.items() if name != first_name}
-            views = [View(op, rest, first_name, types, pick) for pick in range(len(types))]
-            made = [alias.derive(v, r) for v, r in zip(views, results, strict=True)]
-        return tuple(made) if isinstance(value, list | tuple) else made[0] if made else None
+        made = [
+            self._made(op, entries, types, pick, result, kinds[pick])
+            for pick, result in enumerate(results)
+        ]
+        if structure is None:
+            return None
+        return _with_tuples(tree_unflatten(made, structure))
+
+    def _made(
+        self,
+        op: Op,
+        entries: Mapping[str, Any],
+        types: tuple[Type, ...],
+        pick: int,
+        result: Value,
+        value: Any,
+    ) -> Any:
+        """The entry of one result: a view of the operand whose memory eager gives it, or fresh."""
+        base = self._base_of(op, entries, value)
+        if base is None:
+            return self.fresh(result, value)
+        arguments = {
+            name: BASE if entry is base else self.argument(_marked(entry, base))
+            for name, entry in entries.items()
+        }
+        base.storage.fakes.add(storage_id(value))
+        return base.derive(View(op, arguments, types, pick), result)
 
     def fresh(self, result: Value, value: Any) -> Any:
         """The entry of a result with memory of its own: an alias, a size, None or an object."""
@@ -443,7 +459,7 @@ class Importer:
     ) -> tuple[Value, View] | None:
         """The one spelling of what import makes simpler: its value, and it as a view."""
         if op.name in normalize.IDENTITIES:
-            return first.read(self.emit), View(None, {}, "", ())
+            return first.read(self.emit), View(None, {}, ())
         if not isinstance(new, TensorType):
             return None
         if op.name in normalize.CASTS:
@@ -451,13 +467,13 @@ class Importer:
             assert isinstance(old.type, TensorType)
             arguments = normalize.cast_arguments(old.type, new, self.graph.device)
             if not arguments:
-                return old, View(None, {}, "", ())
+                return old, View(None, {}, ())
             return self._step("aten._to_copy", old, arguments, new, hint)
         if op.name in normalize.RESHAPES or op.name in normalize.EXPANDS:
             reshape = op.name in normalize.RESHAPES
             old = first.read(self.emit)
             if old.type == new:
-                return old, View(None, {}, "", ())
+                return old, View(None, {}, ())
             spelled = ("aten.reshape", "shape") if reshape else ("aten.expand", "size")
             return self._step(spelled[0], old, {spelled[1]: new.shape}, new, hint)
         return None
@@ -466,7 +482,7 @@ class Importer:
         self, op: str, old: Value, arguments: dict[str, Any], new: Type, hint: str
     ) -> tuple[Value, View]:
         value = self.emit(op, old, types=(new,), hint=hint, **arguments)
-        return value, View(get_op(op), arguments, "self", (new,))
+        return value, View(get_op(op), {"self": BASE, **arguments}, (new,))
 
     def _aliased(self, op: Op, first: Alias, spelled: tuple[Value, View], value: Any) -> Alias:
         """The entry of a simplified op: an alias of its operand where eager's is one."""
@@ -478,11 +494,29 @@ class Importer:
         self.fakes[result] = value
         return self.fresh(result, value)
 
-    def _view_of(self, op: Op, first: Any, kinds: tuple[Any, ...]) -> Alias | None:
-        """The operand that the results of `op` are views of, or None."""
-        if not isinstance(first, Alias) or not kinds or not isinstance(kinds[0], torch.Tensor):
+    def _base_of(self, op: Op, entries: Mapping[str, Any], value: Any) -> Alias | None:
+        """The operand whose memory a result shares, or None.
+
+        A view by its schema is one of its first argument. Composite ops share memory without
+        saying so (``einsum``, ``meshgrid``): there torch's fake tensors tell.
+        """
+        if not isinstance(value, torch.Tensor) or not op.is_torch:
             return None
-        return first if self._shares(op, first, kinds[0]) else None
+        first = next(iter(entries.values()), None)
+        if isinstance(first, Alias) and self._shares(op, first, value):
+            return first
+        if not self.storages_known or op.has(Trait.OPAQUE):
+            return None
+        storage = storage_id(value)
+        operands = (leaf for entry in entries.values() for leaf in tree_leaves(entry))
+        return next(
+            (
+                leaf
+                for leaf in operands
+                if isinstance(leaf, Alias) and storage in leaf.storage.fakes
+            ),
+            None,
+        )
 
     def _shares(self, op: Op, first: Alias, value: torch.Tensor) -> bool:
         """Whether eager's result shares memory with the first operand.
@@ -545,6 +579,20 @@ class Importer:
         self.graph.insert(node)
         bind_results(self.graph, self.table, node.results)
         return node.results
+
+
+def _marked(entry: Any, base: Alias) -> Any:
+    """`entry` with :data:`BASE` in the place of one alias."""
+    if isinstance(entry, tuple):
+        return tuple(_marked(item, base) for item in entry)
+    return BASE if entry is base else entry
+
+
+def _with_tuples(entry: Any) -> Any:
+    """`entry` with tuples for lists, as entries have them."""
+    if isinstance(entry, list | tuple):
+        return tuple(_with_tuples(item) for item in entry)
+    return entry
 
 
 def storage_id(value: torch.Tensor) -> int:

@@ -17,7 +17,15 @@ from rewright.ir.types import DTYPE_NAMES, TensorType
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
-    return None if value is None else tuple(int(size) for size in value)
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not all(type(size) is int for size in value):
+        raise InputError(
+            f"a shape is a tuple of ints, not {value!r}", hint="for example Input(min=(1, 8))"
+        )
+    if any(size < 0 for size in value):
+        raise InputError(f"a size can't be negative: {value!r}")
+    return tuple(value)
 
 
 @attrs.frozen
@@ -83,6 +91,11 @@ def narrow_ranges(graph: Graph, signature: Signature, inputs: Sequence[Any]) -> 
     Raises:
         InputError: a wrong number, an unknown name, a dtype or size that doesn't fit.
     """
+    if not isinstance(inputs, list | tuple):
+        raise InputError(
+            f"inputs is a {type(inputs).__name__}, expected a list of tensors or rewright.Input",
+            hint="put it into a list: inputs=[...]",
+        )
     arguments = [a for a in signature.arguments if a.input is not None]
     for argument, given in _pairs(graph, arguments, [Input.of(item) for item in inputs]):
         assert argument.input is not None
@@ -149,7 +162,7 @@ def _check_static(name: str, at: int, dim: int, points: list[int | None]) -> Non
 def _narrow_dim(
     graph: Graph, name: str, at: int, dim: sympy.Basic, points: list[int | None]
 ) -> None:
-    unknown = [s for s in dim.free_symbols]
+    unknown = list(dim.free_symbols)
     if len(unknown) != 1:
         raise InputError(f"dimension {at} of {name} is {dim}: give ranges for its parts instead")
     solved = [None if p is None else solve(dim, unknown[0], p) for p in points]

@@ -13,6 +13,7 @@ from rewright.errors import FallbackWarning, InputError
 from rewright.frontends.compat import share_memory
 from rewright.frontends.jit_inputs import JitInput
 from rewright.ir.graph import Constant, Graph
+from rewright.ir.signature import Signature
 from rewright.statistics import record_fallback
 
 
@@ -50,6 +51,25 @@ class OverlapCheck:
             at for at, item in enumerate(inputs) if item.kind != "parameter" or at in mutated
         ]
         return cls(tuple(i.name for i in inputs), mutated, tuple(watched)) if mutated else None
+
+    @classmethod
+    def of_signature(cls, graph: Graph, signature: Signature) -> OverlapCheck | None:
+        """The check for a program with that signature, or None where it writes to no input."""
+        numbers = {value.index for value in graph.targets if not isinstance(value, Constant)}
+        mutated = frozenset(
+            at for at, argument in enumerate(signature.arguments) if argument.input in numbers
+        )
+        names = tuple(argument.name for argument in signature.arguments)
+        return cls(names, mutated, tuple(range(len(names)))) if mutated else None
+
+    def refuse(self, args: Sequence[Any]) -> None:
+        """Refuses flat arguments of which a written one overlaps another one.
+
+        Raises:
+            InputError: naming both.
+        """
+        if len(args) == len(self.names) and (pair := self.find(args)):
+            raise _overlapping(*pair)
 
     def find(self, args: Sequence[Any]) -> tuple[str, str] | None:
         """The names of a written input and of one that overlaps it, or None."""
@@ -113,14 +133,18 @@ class JitCall:
         return self.program(*args)
 
     def _refuse(self, pair: tuple[str, str], args: Sequence[Any]) -> Any:
-        error = InputError(
-            f"the inputs {pair[0]} and {pair[1]} share memory, and the model writes to one",
-            name=pair[0],
-            hint="pass a clone() of one of them",
-        )
+        error = _overlapping(*pair)
         if self.on_error == "raise":
             raise error
         record_fallback(" ".join(str(error).split()))
         warnings.warn(f"a graph runs in eager mode: {error}", FallbackWarning, stacklevel=2)
         assert self.eager is not None
         return self.eager(*args)
+
+
+def _overlapping(one: str, other: str) -> InputError:
+    return InputError(
+        f"the inputs {one} and {other} share memory, and the model writes to one",
+        name=one,
+        hint="pass a clone() of one of them",
+    )

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch._ops import OpOverload
+from torch.utils._pytree import tree_leaves
 
 from rewright.errors import UnsupportedError
-from rewright.frontends.functional import Alias, View
-from rewright.ir.attributes import Attributes
+from rewright.frontends.functional import BASE, Alias, View
 from rewright.ir.builder import bind_operands
 from rewright.ir.graph import Graph, Value
 from rewright.ir.inference import infer_types
@@ -64,14 +64,18 @@ def run(importer: Importer, op: Op, entries: dict[str, Any], value: Any) -> Any:
     pure = pure_counterpart(op.target)
     if pure is None:
         return _functional(importer, op, entries, value)
-    written = [entries[op.params[i].name] for i in mutated_params(op.target)]
+    written: list[Alias] = tree_leaves(
+        [entries[op.params[i].name] for i in mutated_params(op.target)]
+    )
     outs = {op.params[i].name for i in mutated_params(op.target)}
     named = {
         key: importer.argument(entry)
         for key, entry in entries.items()
         if not (key in outs and key not in {p.name for p in pure.params})
     }
-    results = importer.insert(pure, named, None)
+    one_each = pure.results is None  # a list of tensors, each written anew (_foreach_mul_)
+    types = tuple(alias.read(importer.emit).type for alias in written) if one_each else None
+    results = importer.insert(pure, named, types)
     for alias, result in zip(written, results, strict=True):
         alias.write(_fit(importer, result, alias.read(importer.emit).type), importer.emit)
     return written[0] if len(written) == 1 else tuple(written)
@@ -92,7 +96,7 @@ def _rename(importer: Importer, op: Op, entries: dict[str, Any], value: torch.Te
     old = alias.read(importer.emit)
     types = (importer.type_of(value),)
     result = importer.insert(pure, {"self": old, **rest}, types)[0]
-    renamed = alias.derive(View(pure, rest, "self", types), result)
+    renamed = alias.derive(View(pure, {"self": BASE, **rest}, types), result)
     for node, entry in importer.env.items():
         if entry is alias:
             importer.env[node] = renamed

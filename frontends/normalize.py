@@ -84,6 +84,7 @@ _TRAINING: Final[Mapping[str, str]] = {
     "aten.rrelu": "training",
     "aten.rrelu_": "training",
     "aten.rrelu_with_noise": "training",
+    "aten.instance_norm": "use_input_stats",
     "aten.batch_norm": "training",
     "aten.cudnn_batch_norm": "training",
     "aten.native_batch_norm": "training",
@@ -109,18 +110,24 @@ def refuse_training(name: str, named: Mapping[str, Any], loc: Location | None) -
     Raises:
         UnsupportedError: naming the op and the user's line.
     """
+    if name == "aten.scaled_dot_product_attention" and named.get("dropout_p"):
+        raise _training(f"{name} drops at random", loc)
     flag = _TRAINING.get(name)
     if flag is None or (flag and not named.get(flag, False)):
         return
-    if "batch_norm" in name and named.get("running_mean") is None:
+    if "norm" in name and named.get("running_mean") is None:
         return  # track_running_stats=False: eval mode, too, takes the batch's own statistics
     if name.startswith(_RECURRENT) and not named.get("dropout"):
         return
     if "dropout" in name and named.get("p") == 0:
         return
-    what = "updates batch statistics" if "batch_norm" in name else "drops at random"
-    raise UnsupportedError(
-        f"{name} {what}: the model is in training mode",
+    what = "updates batch statistics" if "norm" in name else "drops at random"
+    raise _training(f"{name} {what}", loc)
+
+
+def _training(what: str, loc: Location | None) -> UnsupportedError:
+    return UnsupportedError(
+        f"{what}: the model is in training mode",
         where=loc,
         hint="call model.eval() before compiling; Rewright compiles inference",
     )

@@ -26,6 +26,8 @@ def result_specs(
 
 def _spec(earlier: Sequence[Any], entry: Alias, strides: tuple[Any, ...] | None) -> ResultSpec:
     steps = entry.steps()
+    if not all(step.is_plain for step in steps):
+        return ResultSpec(strides)  # no chain of views states it: the caller gets a copy
     if entry.storage.origin is not None:
         return ResultSpec(strides, entry.storage.origin, _chain(steps))
     mates = [

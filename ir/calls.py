@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 from torch._ops import OpOverload
@@ -11,23 +12,27 @@ from rewright.ir.attributes import Attributes, Opaque, Record
 from rewright.ir.ops import Op
 
 
-def torch_arguments(attributes: Attributes, put: Callable[[Any], Any]) -> dict[str, Any]:
-    """`attributes` as torch takes them: records are dicts, opaque objects themselves.
+def torch_arguments(
+    attributes: Attributes,
+    put: Callable[[Any], Any],
+    hold: Callable[[Opaque], Any] = attrgetter("value"),
+) -> dict[str, Any]:
+    """`attributes` as torch takes them, records as dicts.
 
     Args:
         attributes: the attributes of a node.
-        put: gives what stands for any other leaf (an operand, a region, a size).
+        put: gives what stands for a leaf (an operand, a region, a size, a number).
+        hold: gives what stands for an opaque object: by default the object itself.
     """
-    return {name: torch_argument(item, put) for name, item in attributes.items()}
 
+    def argument(item: Any) -> Any:
+        if isinstance(item, tuple):
+            return tuple(argument(part) for part in item)
+        if isinstance(item, Record):
+            return {name: argument(part) for name, part in item.items}
+        return hold(item) if isinstance(item, Opaque) else put(item)
 
-def torch_argument(item: Any, put: Callable[[Any], Any]) -> Any:
-    """One attribute as torch takes it; see :func:`torch_arguments`."""
-    if isinstance(item, tuple):
-        return tuple(torch_argument(part, put) for part in item)
-    if isinstance(item, Record):
-        return {name: torch_argument(part, put) for name, part in item.items}
-    return item.value if isinstance(item, Opaque) else put(item)
+    return {name: argument(item) for name, item in attributes.items()}
 
 
 def flat_results(returned: Any) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ import torch
 import torch.fx
 
 from rewright.errors import InputError, UnsupportedError
-from rewright.ir.attributes import Operand, RegionRef
+from rewright.ir.attributes import Opaque, Operand, RegionRef
 from rewright.ir.calls import flat_results, nests_results, returns_bare, torch_arguments
 from rewright.ir.fakes import FakeWorld, example_sizes
 from rewright.ir.fx_sizes import emit_size
@@ -112,6 +112,7 @@ class _Exporter:
     # -- nodes of FX
 
     def placeholder(self, name: str, val: Any) -> torch.fx.Node:
+        """A parameter of the module's forward, called `name` or nearly so."""
         return self._described(self.fx.placeholder(self._unique(name)), val)
 
     def _unique(self, name: str) -> str:
@@ -124,6 +125,7 @@ class _Exporter:
         return unique
 
     def input(self, value: Value, name: str) -> torch.fx.Node:
+        """The parameter that an input or constant of the graph becomes."""
         return self.placeholder(name, self.world.new(value.type))
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -198,7 +200,9 @@ class _Exporter:
 
     def node(self, node: Node) -> Sequence[Any]:
         """What stands for the results of `node`."""
-        arguments = torch_arguments(node.attributes, lambda leaf: self._argument(node, leaf))
+        arguments = torch_arguments(
+            node.attributes, lambda leaf: self._argument(node, leaf), self._object
+        )
         if node.op is SCALAR:
             return [arguments["value"]]
         if node.op is SEGMENT:
@@ -228,6 +232,17 @@ class _Exporter:
         if isinstance(leaf, sympy.Basic):
             return self.size(leaf)
         return leaf
+
+    def _object(self, opaque: Opaque) -> torch.fx.Node:
+        """An object that FX has no literal for, as an attribute of the module."""
+        return self._attribute("object", opaque.value)
+
+    def _attribute(self, stem: str, held: Any) -> torch.fx.Node:
+        """`held` as an attribute of the module, under a new name."""
+        names = (f"{stem}_{number}" for number in itertools.count())
+        name = next(name for name in names if not hasattr(self.root, name))
+        setattr(self.root, name, held)
+        return self.fx.get_attr(name)
 
     def size(self, expr: Any) -> Any:
         """A size expression as a node, or the number it is."""
@@ -268,10 +283,7 @@ class _Exporter:
             inner.values[value] = inner.input(value, value.hint or f"input_{value.index}")
         returned = inner.body()
         inner.fx.output(returned[0] if returns_bare(node.op, number) else tuple(returned))
-        held = sum(name.startswith("region_") for name, _ in self.root.named_children())
-        name = f"region_{held}"
-        self.root.add_module(name, torch.fx.GraphModule(root, inner.fx, region.name))
-        return self.fx.get_attr(name)
+        return self._attribute("region", torch.fx.GraphModule(root, inner.fx, region.name))
 
 
 class _Flat:

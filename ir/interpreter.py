@@ -180,7 +180,8 @@ class _Frame:
             return (arguments["value"],)
         if node.op is SEGMENT:
             return tuple(arguments["body"](*arguments["operands"]))
-        return flat_results(call(node.op, arguments))
+        returned = call(node.op, arguments)
+        return () if node.op.results == 0 else flat_results(returned)
 
     def callable(self, node: Node, number: int) -> Callable[..., Any]:
         """A region as a Python function, which is how torch's higher-order operators take it."""

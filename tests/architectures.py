@@ -113,10 +113,10 @@ def markdown(rows: list[Outcome], device: str) -> str:
     lines = [
         "# Architectures",
         "",
-        "Tiny models with random weights of real architectures, compiled and compared with eager by",
-        "`python -m tests.architectures --write docs/ARCHITECTURES.md`: node count and largest",
+        "Tiny models with random weights of real architectures, compiled and compared with",
+        "eager by `python -m tests.architectures --write docs/ARCHITECTURES.md`: node count and largest",
         "relative error over all outputs. The dynamic columns run one program at four sizes: the",
-        "example's, another, the smallest and the largest of its range. Nothing fell back anywhere.",
+        "example's, another, the smallest and the largest of its range. Nothing fell back.",
         "",
         f"torch {torch.__version__}, {device}, float32.",
         "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import torch
@@ -23,9 +23,13 @@ from rewright.backends.torch.specialize import Specializations
 from rewright.errors import CompileError, InputError
 from rewright.ir.graph import Constant, Graph, Value
 from rewright.ir.signature import Signature
-from rewright.ir.types import NoneType, TensorType
+from rewright.ir.types import TensorType
 from rewright.settings import Settings
 from rewright.statistics import record
+
+
+Inspect: TypeAlias = Callable[[Sequence[Any]], None]
+"""Looks at the flat arguments of a call before it is made."""
 
 
 @attrs.frozen(eq=False)
@@ -56,14 +60,22 @@ class Built:
             raise error from None
 
 
-def build(graph: Graph, signature: Signature, settings: Settings) -> Built:
+def build(
+    graph: Graph, signature: Signature, settings: Settings, inspect: Inspect | None = None
+) -> Built:
     """Makes `graph` callable by `signature`, at the level that `settings` choose.
+
+    Args:
+        graph: a whole program.
+        signature: how it is called.
+        settings: how it is compiled.
+        inspect: is given the flat arguments of every call once they fit, and may raise.
 
     Raises:
         CompileError: the graph can't be written as Python, or Inductor failed.
     """
     with _disable_current_modes(), torch.no_grad():
-        return _Builder(graph, signature, settings).build()
+        return _Builder(graph, signature, settings, inspect).build()
 
 
 @attrs.define(eq=False)
@@ -71,6 +83,7 @@ class _Builder:
     graph: Graph
     signature: Signature
     settings: Settings
+    inspect: Inspect | None = None
     plan: Plan = attrs.field(init=False)
     arriving: frozenset[str] = attrs.field(init=False)
     """The names of the sources that are arguments."""
@@ -91,7 +104,8 @@ class _Builder:
         parameters = Parameters.of(self.signature)
         module = Module(self._title(), Names(parameters.names if parameters else ()))
         self._write_bind(module, early, late)
-        EntryWriter(module, self.graph, self.signature, parameters, late, cooked).write()
+        inspects = self.inspect is not None
+        EntryWriter(module, self.graph, self.signature, parameters, late, cooked, inspects).write()
         namespace = module.run(self.graph.name)
         specializations = None
         if cooked:
@@ -100,7 +114,7 @@ class _Builder:
         else:
             forward = namespace["bind"](self._bound(early, {}))
         refuse = Refusal(self.graph, self.signature)
-        call = namespace["serve"](forward, alone(forward), refuse)
+        call = namespace["serve"](forward, alone(forward), refuse, self.inspect)
         return Built(call, refuse, module.text(), specializations)
 
     def _title(self) -> str:
@@ -141,9 +155,12 @@ class _Builder:
 
     def _write_compiled(self, writer: Writer, scope: Scope) -> None:
         """The call of what Inductor made of the graph, its inputs made contiguous."""
-        from rewright.backends.torch.inductor import Inductor, part_of
+        from rewright.backends.torch.inductor import Inductor, part_of, scalar_of
 
         part = part_of(self.graph, self.arriving)
+        if not part.has_tensors:
+            writer.graph(scope, self.plan)
+            return
         writer.bind_inputs(scope, {*part.sizes, *self.plan.symbols})
         given = [scope.symbols[symbol] for symbol in part.sizes]
         given += [self._dense(scope, value) for value in self.graph.inputs]
@@ -155,14 +172,12 @@ class _Builder:
             scope.names[value] = writer.names.unique(value.hint or "value")
         for symbol in part.symbols:
             scope.symbols[symbol] = writer.names.unique(symbol.name)
-        for value in self.graph.outputs:
-            if value.producer and isinstance(value.type, NoneType):
-                scope.names[value] = "None"
         made = [*(scope.names[v] for v in part.values), *(scope.symbols[s] for s in part.symbols)]
-        if made:
-            compiled = Inductor(part, self.settings.inductor_options)
-            function = writer.module.hold("compiled", compiled)
-            writer.module.line(f"{targets(made)} = {function}({', '.join(given)})")
+        function = writer.module.hold("compiled", Inductor(part, self.settings.inductor_options))
+        writer.module.line(f"{targets(made)} = {function}({', '.join(given)})")
+        for value in self.graph.outputs:
+            if node := scalar_of(value):
+                scope.names[value] = writer.constant(scope, node.attributes["value"]).text
 
     def _dense(self, scope: Scope, value: Value) -> str:
         """A value in the layout that Inductor was told of."""

@@ -100,6 +100,7 @@ class EntryWriter:
             them.
         cooked: those that recipes are made of; where there are any, ``forward`` takes a tuple of
             them first.
+        inspects: whether ``inspect`` is to see the flat arguments once they fit.
     """
 
     module: Module
@@ -108,6 +109,7 @@ class EntryWriter:
     parameters: Parameters | None
     late: Sequence[Constant] = ()
     cooked: Sequence[Constant] = ()
+    inspects: bool = False
     names: Names = attrs.field(init=False)
     tests: list[str] = attrs.field(factory=list, init=False)
     leaves: list[str] = attrs.field(factory=list, init=False)
@@ -130,7 +132,7 @@ class EntryWriter:
         """The whole of ``serve``."""
         self.module.line()
         self.module.line()
-        given = ", ".join(self._fixed[name] for name in ("forward", "forward_alone", "refuse"))
+        given = ", ".join(self._fixed[name] for name in _OWN[:4])
         with self.module.block(f"def serve({given}):"):
             parameters = self.parameters.text() if self.parameters else "*args, **kwargs"
             with self.module.block(f"def call({parameters}):"):
@@ -138,6 +140,8 @@ class EntryWriter:
                     self._check(self.parameters)
                 else:
                     self._refuse("args, kwargs")
+                if self.inspects:
+                    self.module.line(f"{self._fixed['inspect']}({tuple_of(self.leaves)})")
                 self._forward()
             self.module.line()
             self.module.line("return call")
@@ -335,5 +339,5 @@ class EntryWriter:
         self.module.line(f"return {returned}")
 
 
-_OWN = ("forward", "forward_alone", "refuse", "fits")
+_OWN = ("forward", "forward_alone", "refuse", "inspect", "fits")
 """Names that ``serve`` uses for itself, as far as no parameter has them."""

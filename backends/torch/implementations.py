@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import attrs
+import torch
 from torch import Tensor
+from torch._C import _nn
 
 from rewright.backends.torch.runtime import restride
 from rewright.ir.graph import Node
 from rewright.ir.ops import Op
+from rewright.ir.types import TensorType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,6 +83,72 @@ def implementation(name: str) -> Callable[..., Any]:
 
 
 @implements("rw.layout")
-def layout(tensor: Tensor, strides: Sequence[int]) -> Tensor:
+def restrided(input: Tensor, strides: Sequence[int]) -> Tensor:
     """The same numbers at these strides, copied only where they are not there already."""
-    return restride(tensor, strides)
+    return restride(input, strides)
+
+
+def _takes_sdpa(node: Node) -> bool:
+    """Torch has one mask, of the query's dtype or bool; and a causal one, but not both."""
+    query, mask = node.operands[0].type, node.attributes.get("mask")
+    if node.attributes.get("window") is not None:
+        return False
+    if mask is None:
+        return True
+    held = node.operands[mask.index].type
+    assert isinstance(query, TensorType)
+    assert isinstance(held, TensorType)
+    return held.dtype in (torch.bool, query.dtype) and not node.attributes.get("causal", False)
+
+
+@implements("rw.attention", when=_takes_sdpa)
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """Torch's own, which picks a fused kernel."""
+    grouped = query.dim() > 3 and query.shape[-3] != key.shape[-3]
+    return _nn.scaled_dot_product_attention(
+        query, key, value, mask, is_causal=causal, scale=scale, enable_gqa=grouped
+    )
+
+
+@implements("rw.layer_norm")
+def layer_norm(
+    input: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    dims: int = 1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Torch's own, one kernel."""
+    return torch.layer_norm(input, input.shape[-dims:], weight, bias, eps)
+
+
+@implements("rw.rms_norm")
+def rms_norm(
+    input: Tensor, weight: Tensor | None = None, *, dims: int = 1, eps: float = 1e-6
+) -> Tensor:
+    """Torch's own."""
+    return torch.rms_norm(input, input.shape[-dims:], weight, eps)
+
+
+@implements("rw.group_norm")
+def group_norm(
+    input: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    groups: int,
+    eps: float = 1e-5,
+    silu: bool = False,
+) -> Tensor:
+    """Torch's own, one kernel; SiLU after it."""
+    normalised = torch.group_norm(input, groups, weight, bias, eps)
+    return torch.nn.functional.silu(normalised, inplace=True) if silu else normalised

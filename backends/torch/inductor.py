@@ -25,10 +25,10 @@ from rewright.errors import CompileError
 from rewright.ir.builder import Builder
 from rewright.ir.copying import copy_with_map
 from rewright.ir.fx_export import constant_inputs, size_inputs, to_fx
-from rewright.ir.graph import Constant, Graph, SymbolInfo, Value
+from rewright.ir.graph import Constant, Graph, Node, SymbolInfo, Value
 from rewright.ir.ops import SCALAR
 from rewright.ir.sizes import Range, to_python
-from rewright.ir.types import NoneType, ScalarType
+from rewright.ir.types import ScalarType, TensorType
 
 DEFAULTS: Final[Mapping[str, Any]] = {"fallback_random": True}
 """Options that every compile starts from: random numbers are eager's."""
@@ -59,6 +59,11 @@ class Part:
     values: tuple[Value, ...]
     symbols: tuple[sympy.Symbol, ...]
 
+    @property
+    def has_tensors(self) -> bool:
+        """Whether it returns any; Inductor takes nothing else."""
+        return any(isinstance(value.type, TensorType) for value in self.values)
+
 
 def part_of(graph: Graph, arriving: Collection[str]) -> Part:
     """What Inductor is given of `graph`.
@@ -69,8 +74,9 @@ def part_of(graph: Graph, arriving: Collection[str]) -> Part:
     """
     values = [v for v, spec in zip(graph.outputs, graph.results, strict=True) if is_computed(spec)]
     values += [value for target, value in graph.writebacks if target is not value]
-    values = [v for v in dict.fromkeys(values) if v.producer and not isinstance(v.type, NoneType)]
-    wanted = spec_symbols(graph.results)
+    stated = [node for value in values if (node := scalar_of(value))]
+    values = [v for v in dict.fromkeys(values) if v.producer and not scalar_of(v)]
+    wanted = spec_symbols(graph.results).union(*(node.attributes.symbols() for node in stated))
     symbols = [s for s in graph.symbols if s in wanted and graph.symbols[s].binding.producer]
     copy, copies = copy_with_map(graph)
     build = Builder(copy)
@@ -82,6 +88,12 @@ def part_of(graph: Graph, arriving: Collection[str]) -> Part:
         c: c.data.stride() for c in constants if c.data is not None and c.name not in arriving
     }
     return Part(copy, size_inputs(copy), constants, strides, tuple(values), tuple(symbols))
+
+
+def scalar_of(value: Value) -> Node | None:
+    """The node that states `value`, where it is a number, a size or None."""
+    node = value.producer
+    return node if node is not None and node.op is SCALAR else None
 
 
 class Inductor:

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rewright.errors import ArtifactError, InputError
+from rewright.ir.attributes import Operand
 from rewright.ir.graph import Constant, Graph, Node, Value
 from rewright.ir.ops import Trait
 from rewright.ir.sizes import Dim, Range, evaluate, free_symbols
@@ -183,8 +184,8 @@ def random_constants(
 ) -> dict[str, torch.Tensor]:
     """Data for the sources of `graph` that have none, by name; each by its own seed.
 
-    Matrices get a variance of one over their last size, and vectors lie around one, which suits
-    scales, variances and biases alike.
+    Matrices get a variance of one over their last size, what is used as a bias or mean lies around
+    zero, and other vectors around one, which suits scales and variances.
     """
     made = {}
     for name, constant in graph.constants.items():
@@ -195,10 +196,23 @@ def random_constants(
         drawn = _draw(constant.type, sizes, limits.get(constant), graph, generator)
         if drawn.is_floating_point() and drawn.dim() > 1:
             drawn = (drawn.float() / math.sqrt(max(drawn.shape[-1], 1))).to(drawn.dtype)
-        elif drawn.is_floating_point():
+        elif drawn.is_floating_point() and not _is_offset(constant):
             drawn = (1 + 0.1 * drawn.float().tanh()).to(drawn.dtype)
         made[name] = drawn
     return made
+
+
+_OFFSETS: Final = ("bias", "running_mean")
+
+
+def _is_offset(constant: Constant) -> bool:
+    """Whether an op takes `constant` as its bias or mean."""
+    return any(
+        isinstance(item, Operand) and item.index == use.index
+        for use in constant.uses
+        for name, item in use.node.attributes.items()
+        if name in _OFFSETS
+    )
 
 
 # --------------------------------------------------------------------------- indices

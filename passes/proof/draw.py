@@ -142,9 +142,14 @@ class Fit:
     def size(self, token: str) -> Dim:
         """The size that `token` is; drawn where it is not known."""
         for letter in self._product(token)[1]:
-            small = letter in SMALL
-            self.letters[letter] = self.draw.choice((1, 2, 3)) if small else self.draw.size()
+            self.letters[letter] = self._letter(letter)
         return self._product(token)[0]
+
+    def _letter(self, letter: str) -> Dim:
+        if letter in SMALL:
+            return self.draw.choice((1, 2, 3))
+        size = self.draw.size()
+        return self.draw.choice((2, 3)) if letter.isupper() and size == 1 else size
 
     def shape(self, spec: str, ranks: Sequence[int]) -> tuple[Dim, ...]:
         """A shape for `spec`, of one of `ranks` if it is free to choose."""

@@ -1,8 +1,8 @@
 """What shapes the operands of an op have to one another, as data; for making examples of patterns.
 
-A template gives, by parameter, a shape of letters. The same letter is the same size, ``*B`` any
-number of dimensions, ``g*c`` a product, a digit itself; of an attribute, a letter is its value and
-``(*N)`` a tuple. Before a colon stand what the elements are:
+A template gives, by parameter, a shape of letters. The same letter is the same size, a capital one
+of at least 2, ``*B`` any number of dimensions, ``g*c`` a product, a digit itself; of an attribute,
+a letter is its value and ``(m n)`` a tuple. Before a colon stands what the elements are:
 
 =========  ========================================
 ``+``      positive
@@ -10,6 +10,9 @@ number of dimensions, ``g*c`` a product, a digit itself; of an attribute, a lett
 ``i<v``    integers from 0 up to the size ``v``
 ``b``      booleans
 =========  ========================================
+
+What is normalised has at least 2 elements: the variance of one is 0, and torch's kernels then give
+noise for the reference's exact zeros.
 
 Ops that are not here take operands that broadcast with one another; what doesn't fit is refused by
 type inference, and another example is tried. So this table only has to make good guesses likely.
@@ -77,22 +80,22 @@ TEMPLATES: Final[dict[str, list[Template]]] = {
     "aten.instance_norm": [{"input": "n c *S", "weight": "c", "bias": "c"}],
     "aten.layer_norm": [
         {"input": f"*B {over}", "normalized_shape": f"({over})", "weight": over, "bias": over}
-        for over in ("n", "n", "m n")
+        for over in ("N", "N", "m N")
     ],
     "aten.native_layer_norm": [
-        {"input": "*B n", "normalized_shape": "(n)", "weight": "n", "bias": "n"}
+        {"input": "*B N", "normalized_shape": "(N)", "weight": "N", "bias": "N"}
     ],
     "aten.rms_norm": [{"input": "*B n", "normalized_shape": "(n)", "weight": "n"}],
     "rw.layer_norm": [
-        {"input": "*B n", "weight": "n", "bias": "n", "dims": "1"},
-        {"input": "*B m n", "weight": "m n", "bias": "m n", "dims": "2"},
+        {"input": "*B N", "weight": "N", "bias": "N", "dims": "1"},
+        {"input": "*B m N", "weight": "m N", "bias": "m N", "dims": "2"},
     ],
     "rw.rms_norm": [
         {"input": "*B n", "weight": "n", "dims": "1"},
         {"input": "*B m n", "weight": "m n", "dims": "2"},
     ],
-    "aten.group_norm": [{"input": "n g*c *S", "num_groups": "g", "weight": "g*c", "bias": "g*c"}],
-    "rw.group_norm": [{"input": "n g*c *S", "groups": "g", "weight": "g*c", "bias": "g*c"}],
+    "aten.group_norm": [{"input": "n g*C *S", "num_groups": "g", "weight": "g*C", "bias": "g*C"}],
+    "rw.group_norm": [{"input": "n g*C *S", "groups": "g", "weight": "g*C", "bias": "g*C"}],
     "aten.scaled_dot_product_attention": [
         {"query": "*B h q d", **_HEADS, "attn_mask": mask} for mask in _MASKS
     ],

@@ -16,8 +16,8 @@ from rewright.errors import RewrightError as RewrightError
 if TYPE_CHECKING:  # what type checkers see; `_PUBLIC` is what runs
     from rewright.compiler import compile as compile
     from rewright.compiler import compile_exported as compile_exported
-    from rewright.program import CompiledProgram as CompiledProgram
     from rewright.frontends.inputs import Input as Input
+    from rewright.program import CompiledProgram as CompiledProgram
     from rewright.settings import Settings as Settings
     from rewright.statistics import Statistics as Statistics
     from rewright.statistics import reset_stats as reset_stats

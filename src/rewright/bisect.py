@@ -73,35 +73,36 @@ def search(probe: Callable[[str], Probe]) -> Found:
     tries = _Tries(probe)
     passes = _count_passes(tries)
     number = _first(0, passes, lambda count: tries.fails(str(count)))
-    tries.fails(str(number))
-    entry, *rewrites = [entry for entry in tries.entries if entry["pass"] == number]
+    entry, *rewrites = [entry for entry in tries.of("all").entries if entry["pass"] == number]
     if not rewrites or tries.fails(f"{number}.0"):
-        return Found(str(number), entry, None, tries.runs)
+        return Found(str(number), entry, None, len(tries.done))
     count = _first(0, len(rewrites), lambda most: tries.fails(f"{number}.{most}"))
-    tries.fails(f"{number}.{count}")
-    return Found(f"{number}.{count}", entry, tries.entries[-1], tries.runs)
+    limit = f"{number}.{count}"
+    rewrite = next(e for e in reversed(tries.of(limit).entries) if "rewrite" in e)
+    return Found(limit, entry, rewrite, len(tries.done))
 
 
 @attrs.define
 class _Tries:
-    """Runs of the command.
+    """Runs of the command, each limit once.
 
     Attributes:
-        probe: runs it once.
-        runs: how often it was run.
-        entries: the report of the latest run.
+        probe: runs it.
+        done: the runs, by their limits.
     """
 
     probe: Callable[[str], Probe]
-    runs: int = 0
-    entries: Sequence[Mapping[str, Any]] = ()
+    done: dict[str, Probe] = attrs.field(factory=dict)
+
+    def of(self, limit: str) -> Probe:
+        """The run with `limit`."""
+        if limit not in self.done:
+            self.done[limit] = self.probe(limit)
+        return self.done[limit]
 
     def fails(self, limit: str) -> bool:
         """Whether the command fails with `limit`."""
-        done = self.probe(limit)
-        self.runs += 1
-        self.entries = done.entries
-        return not done.good
+        return not self.of(limit).good
 
 
 def _count_passes(tries: _Tries) -> int:
@@ -112,7 +113,7 @@ def _count_passes(tries: _Tries) -> int:
     """
     if not tries.fails("all"):
         raise InputError("the command succeeds with all passes: there is nothing to find")
-    count = max((int(entry["pass"]) for entry in tries.entries), default=0)
+    count = max((int(entry["pass"]) for entry in tries.of("all").entries), default=0)
     if not count:
         raise InputError(
             "the command fails, but runs no passes of Rewright",

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rewright.backends.torch.build import build
-from rewright.frontends.export import example_inputs, import_exported
+from rewright.errors import SettingsError
+from rewright.frontends.export import example_inputs, export, import_exported
+from rewright.frontends.jit_call import OverlapCheck
 from rewright.ir.graph import Graph
 from rewright.ir.signature import Signature
 from rewright.ir.verifier import verify
@@ -52,13 +54,8 @@ def compile(
         SettingsError: a setting is unknown or illegal.
         CompileError: the model can't be compiled.
     """
-    import torch
-
     chosen = Settings.from_options(settings)
-    with torch.no_grad():
-        exported = torch.export.export(
-            model, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes
-        )
+    exported = export(model, args, dict(kwargs or {}), dynamic_shapes)
     return _compile_exported(exported, inputs, chosen)
 
 
@@ -86,10 +83,24 @@ def compile_exported(
 def _compile_exported(
     exported: torch.export.ExportedProgram, inputs: Sequence[Any] | None, settings: Settings
 ) -> CompiledProgram:
+    _check_device(settings)
     with _compiling:
         graph, signature = import_exported(exported, inputs, device=settings.device)
         examples = example_inputs(exported, signature, inputs)
-        return compile_graph(graph, signature, settings, examples)
+        program = compile_graph(graph, signature, settings, examples)
+        program.overlap = OverlapCheck.of_signature(graph, signature)
+        return program
+
+
+def _check_device(settings: Settings) -> None:
+    import torch
+
+    if settings.device and settings.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingsError(
+            f"device is {settings.device!r}, but torch finds no CUDA device here",
+            setting="device",
+            hint="leave device out to run where the program was exported",
+        )
 
 
 def compile_graph(

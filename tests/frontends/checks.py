@@ -98,9 +98,10 @@ def compare_results(actual: Any, expected: Any) -> None:
 
 def memory_map(results: Any, inputs: Any) -> list[Any]:
     """For every result: the first input or result that has its storage, and where it is in it."""
-    owners: list[int] = []
-    for item in tree_flatten((inputs, results))[0]:
-        owners.append(item.untyped_storage().data_ptr() if isinstance(item, torch.Tensor) else -1)
+    owners = [
+        item.untyped_storage().data_ptr() if isinstance(item, torch.Tensor) else -1
+        for item in tree_flatten((inputs, results))[0]
+    ]
     inputs_count = len(tree_flatten(inputs)[0])
     found = []
     for at, item in enumerate(tree_flatten(results)[0]):

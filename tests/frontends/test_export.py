@@ -279,6 +279,7 @@ def test_inputs_give_sizes_their_ranges():
         ([Input((4, 3)), Input((4, 3))], "2 inputs are described, the program takes 1"),
         ([Input((4, 3), name="y")], "no tensor argument 'y'"),
         ([3], "must be tensors or rewright.Input, not int"),
+        (Input((4, 3)), "inputs is a Input, expected a list"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(inputs, message):
@@ -291,6 +292,10 @@ def test_inputs_that_do_not_fit_are_refused(inputs, message):
 def test_an_input_is_checked_when_it_is_made():
     with pytest.raises(InputError, match="min <= opt <= max"):
         Input(min=(4,), opt=(2,), max=(8,))
+    with pytest.raises(InputError, match="a tuple of ints"):
+        Input(min=3)
+    with pytest.raises(InputError, match="can't be negative"):
+        Input(min=(-2, 4))
     with pytest.raises(InputError, match="different ranks"):
         Input(min=(4,), max=(8, 2))
 
@@ -345,8 +350,7 @@ def test_grad_mode_regions_are_inlined():
         with torch.no_grad():
             y = x * 2
         with torch.enable_grad():
-            z = y + 1
-        return z
+            return y + 1
 
     program = export_and_compare(module_of(forward), (torch.ones(3),))
     assert [node.op.name for node in program.graph] == ["aten.mul.Tensor", "aten.add.Tensor"]
@@ -422,10 +426,8 @@ def _(x):
     return torch.empty_like(x), [torch.empty_like(x)]
 
 
-def test_nested_results_of_a_custom_op_are_refused():
-    exported = torch.export.export(module_of(lambda self, x: nested(x)), (torch.ones(3),))
-    with pytest.raises(UnsupportedError, match="rewright_tests.nested returns a list inside"):
-        rewright.compile_exported(exported)
+def test_nested_results_of_a_custom_op():
+    export_and_compare(module_of(lambda self, x: nested(x)), (torch.ones(3),))
 
 
 def test_complex_and_fft():
@@ -522,6 +524,48 @@ def test_batch_norm_without_running_statistics_is_no_training():
 def test_not_an_exported_program():
     with pytest.raises(FrontendError, match=r"(?s)ExportedProgram, not Linear.*rewright\.compile"):
         rewright.compile_exported(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "message"),
+    [
+        (nn.Linear(4, 4), torch.ones(3, 4), "args is a Tensor, expected a tuple"),
+        (lambda x: x, (torch.ones(3),), "expected a torch.nn.Module, not function"),
+        (nn.Linear(4, 4), (torch.ones(3, 5),), "torch.export can't export the model"),
+        (nn.ReLU(), (torch.nested.nested_tensor([torch.ones(2)]),), "nested tensor"),
+        (nn.ReLU(), (torch.eye(3).to_sparse(),), "sparse tensor"),
+    ],
+)
+def test_what_cannot_be_exported(model, args, message):
+    with pytest.raises((FrontendError, UnsupportedError), match=message):
+        rewright.compile(model, args)
+
+
+def test_a_sparse_buffer_is_refused_by_name():
+    module = module_of(lambda self, x: torch.sparse.mm(self.w, x), w=torch.eye(4).to_sparse())
+    exported = torch.export.export(module, (torch.ones(4, 4),))
+    with pytest.raises(UnsupportedError, match="w is a sparse tensor"):
+        rewright.compile_exported(exported)
+
+
+def test_attention_dropout_and_instance_statistics_are_training():
+    def attend(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
+
+    norm = nn.InstanceNorm1d(3, affine=True, track_running_stats=True).train()
+    for module, args in (
+        (module_of(attend), (torch.ones(1, 2, 3),)),
+        (norm, (torch.ones(2, 3, 4),)),
+    ):
+        exported = torch.export.export(module, args)
+        with pytest.raises(UnsupportedError, match="training mode"):
+            rewright.compile_exported(exported)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there():
+    with pytest.raises(SettingsError, match="finds no CUDA device"):
+        rewright.compile(nn.Linear(4, 4), (torch.ones(3, 4),), device="cuda")
 
 
 def test_unknown_settings_are_refused():

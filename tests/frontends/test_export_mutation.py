@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+import rewright
+from rewright.errors import InputError, UnsupportedError
+
 from .checks import export_and_compare
 
 
@@ -223,6 +226,23 @@ def masked_fill_through_a_view(m, x):
     return y
 
 
+def write_through_composites(m, x):
+    y = x + 0
+    torch.einsum("ij->ji", x + 0).zero_()
+    torch.movedim(y, 0, 1)[0] = 9
+    v = torch.einsum("ij->ji", y)
+    a, b = torch.broadcast_tensors(y, x)
+    y.mul_(2)
+    return v + 0, a + 0, b + 0
+
+
+def foreach_in_place(m, x):
+    parts = [x + 0, x + 1]
+    torch._foreach_mul_(parts, 2.0)
+    torch._foreach_add_(parts, parts)
+    return parts
+
+
 CASES = [item for item in list(globals().values()) if getattr(item, "__code__", None)
          and item.__code__.co_varnames[:2] == ("m", "x")]  # fmt: skip
 
@@ -244,3 +264,44 @@ def test_writing_to_an_expanded_tensor_is_refused():
 
     with pytest.raises(Exception, match="expand"):
         export_and_compare(Writes(), (torch.randn(1, 4),))
+
+
+def test_a_write_that_cannot_be_placed_is_refused():
+    def function(m, x):
+        y = x + 0
+        torch.einsum("ij->ji", y).zero_()
+        return y
+
+    with pytest.raises(UnsupportedError, match="einsum, which has no inverse"):
+        export_and_compare(Case(function), (torch.randn(4, 6),))
+
+
+def test_inputs_that_overlap_a_written_one_are_refused():
+    class Writes(nn.Module):
+        def forward(self, x, y):
+            x.add_(1)
+            return x + y
+
+    program = export_and_compare(Writes(), (torch.zeros(3), torch.ones(3)))
+    z = torch.zeros(4)
+    for pair in ((z[:3], z[:3]), (z[:3], z[1:])):
+        with pytest.raises(InputError, match="x and y share memory"):
+            program(*pair)
+    program(torch.zeros(3), torch.ones(3))
+
+
+def test_buffers_that_overlap_a_written_one_are_refused():
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("whole", torch.zeros(3))
+            self.register_buffer("part", self.whole[1:])
+
+        def forward(self, x):
+            self.whole += x
+            self.part.mul_(2)
+            return self.whole * 2
+
+    exported = torch.export.export(Views(), (torch.ones(3),))
+    with pytest.raises(UnsupportedError, match="share memory, and the model writes to one"):
+        rewright.compile_exported(exported)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import rewright
 from rewright.errors import UnsupportedError
 from rewright.frontends.transforms import flatten_transforms, is_transform
 
@@ -58,6 +59,21 @@ def test_symbolic_sizes():
     for rows in (2, 7):
         x = torch.rand(rows, 8)
         torch.testing.assert_close(flat(x), function(x))
+
+
+def test_an_exported_program_with_vmap_compiles():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return torch.vmap(lambda row: self.fc(row) * torch.tensor(2.0))(x)
+
+    model = Model().eval()
+    program = rewright.compile(model, (X,))
+    with torch.no_grad():
+        torch.testing.assert_close(program(X + 1), model(X + 1))
 
 
 def test_a_graph_without_transforms_is_returned_as_it_is():

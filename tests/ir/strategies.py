@@ -8,6 +8,7 @@ any types and any names. They are for text and copies. Graphs that run are in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import attrs
@@ -16,7 +17,7 @@ import torch
 from hypothesis import strategies as st
 from torch.utils._sympy import functions as torch_fns
 
-from rewright.ir.attributes import Attributes, Record
+from rewright.ir.attributes import Attributes, Record, map_leaves
 from rewright.ir.builder import make_node
 from rewright.ir.graph import Graph, ResultSpec, SymbolInfo, Value, ViewStep
 from rewright.ir.location import Location
@@ -77,12 +78,14 @@ def _grown(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     ).map(sympy.sympify)
 
 
+@cache
 def expressions() -> st.SearchStrategy[Any]:
     """Integer expressions over a few symbols; some are plain ints."""
     leaves = st.one_of(st.sampled_from(_INTEGERS), st.integers(-64, 64).map(sympy.Integer))
     return st.recursive(leaves, _grown, max_leaves=5).map(simplify)
 
 
+@cache
 def conditions() -> st.SearchStrategy[Any]:
     """Boolean expressions; some are plain bools."""
     relations = st.sampled_from([sympy.Eq, sympy.Ne, sympy.Lt, sympy.Le, sympy.Gt, sympy.Ge])
@@ -90,6 +93,19 @@ def conditions() -> st.SearchStrategy[Any]:
     both = st.builds(sympy.And, one, one) | st.builds(sympy.Or, one, one)
     return st.one_of(one, both, one.map(sympy.Not)).map(simplify)
 
+
+# Sympy takes its time over random expressions. Where they are not what a test is about, some do.
+_S, _T, _U = (symbol(name) for name in ("s0", "s12", "u8"))
+SIZES = (
+    *(_S, _U, 2 * _S + 1, _S * _T, -_U, _S - _T, _S**2, 64 * (_S + _T) * _U),
+    *(torch_fns.FloorDiv(_S, 2), -torch_fns.FloorDiv(_S + 1, 4), torch_fns.Mod(_T, 8) + 3),
+    *(torch_fns.Max(_S, _T, 1), torch_fns.Min(_U, 7) - _S),
+)
+FACTS = (
+    *(sympy.Eq(_S, 4), sympy.Ne(_U, _S), _S + _T > 3, _U <= 2 * _S, sympy.true),
+    *(sympy.And(_S > 3, _T < 9), sympy.Or(_U < 0, sympy.And(_S > 3, _T < 9))),
+    sympy.Not(sympy.And(_S > 3, sympy.Eq(_T, 9)), evaluate=False),
+)
 
 _DEVICES = ("cpu", "cuda", "cuda:0", "cuda:11", "meta", "xpu:3")
 
@@ -102,9 +118,7 @@ LEAVES = st.one_of(
     st.complex_numbers(allow_nan=True, allow_infinity=True),
     st.text(max_size=8),
     st.sampled_from(['say "hi"', "a\nb", "tab\t", "\u2028", "\\", "%x", "# no comment", "", "µs"]),
-    expressions(),
-    conditions(),
-    st.sampled_from(_SYMBOLS),
+    st.sampled_from((*SIZES, *FACTS, *_SYMBOLS)).map(simplify),
     st.sampled_from([*DTYPE_NAMES]),
     st.sampled_from(_DEVICES).map(torch.device),
     st.sampled_from([torch.strided, torch.sparse_coo, torch._mkldnn, torch.jagged]),
@@ -126,9 +140,10 @@ def attributes(leaves: st.SearchStrategy[Any] = LEAVES) -> st.SearchStrategy[Any
 # --------------------------------------------------------------------------- types, locations
 
 
+@cache
 def types() -> st.SearchStrategy[Any]:
     """Types of every kind."""
-    dims = st.integers(0, 99) | expressions()
+    dims = st.integers(0, 99) | st.sampled_from(SIZES)
     return st.one_of(
         st.builds(
             TensorType,
@@ -137,14 +152,15 @@ def types() -> st.SearchStrategy[Any]:
             st.none() | st.sampled_from(_DEVICES),
         ),
         st.just(ScalarType("int")),
-        st.builds(ScalarType, st.just("int"), expressions()),
+        st.builds(ScalarType, st.just("int"), st.sampled_from(SIZES)),
         st.builds(ScalarType, st.just("float"), st.floats() | st.just(symbol("f1"))),
-        st.builds(ScalarType, st.just("bool"), conditions()),
+        st.builds(ScalarType, st.just("bool"), st.sampled_from(FACTS)),
         st.just(NoneType()),
         st.sampled_from(["str", "ScriptObject", "list of str"]).map(OpaqueType),
     )
 
 
+@cache
 def locations() -> st.SearchStrategy[Location | None]:
     """Locations, with odd names too, and None."""
     words = st.text(min_size=1, max_size=8) | st.sampled_from(["by", "a b", "x:3", "(y)", "#", '"'])
@@ -172,6 +188,16 @@ _HINTS = st.sampled_from(["", "", "x", "x", "x_1", "x_2", "7", "self", "é", "a.
 _NAMES = ["w", "layers.0.weight", "odd name", 'q"', "ünï", "a..b", "0", "fc.bias", "with", "tail."]
 
 
+@attrs.frozen
+class _Slot:
+    """Stands for one of the values that are visible where it is put."""
+
+    number: int
+
+
+_ARGUMENTS = attributes(LEAVES | st.builds(_Slot, st.integers(0, 99)))
+
+
 @attrs.define
 class _Wild:
     """Draws one graph: what is visible grows node by node."""
@@ -188,8 +214,12 @@ class _Wild:
         return st.sampled_from(self.visible) if self.visible else st.none()
 
     def argument(self) -> Any:
-        leaves = LEAVES | self.values() if self.visible else LEAVES
-        return self.draw(attributes(leaves))
+        def put(leaf: Any) -> Any:
+            if not isinstance(leaf, _Slot):
+                return leaf
+            return self.visible[leaf.number % len(self.visible)] if self.visible else None
+
+        return map_leaves(self.draw(_ARGUMENTS), put)
 
     def call(self, depth: int) -> tuple[Op, dict[str, Any], int]:
         """An op, its arguments by name, and the number of its results."""
@@ -288,7 +318,9 @@ class _Wild:
         )
         alias = self.draw(st.none() | st.sampled_from(bases)) if bases else None
         chain = self.draw(st.lists(st.sampled_from(views), max_size=3)) if alias is not None else ()
-        strides = self.draw(st.none() | st.lists(st.integers(0, 9) | expressions()).map(tuple))
+        strides = self.draw(
+            st.none() | st.lists(st.integers(0, 9) | st.sampled_from(SIZES)).map(tuple)
+        )
         shares = self.draw(st.sampled_from([None, number - 1])) if number else None
         return ResultSpec(strides, alias, tuple(chain), shares)
 

@@ -18,7 +18,7 @@ from tests.ir.strategies import wild_graphs
 from tests.ir.test_text import BLOCK
 
 random_graphs = settings(
-    max_examples=20,
+    max_examples=50,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -16,6 +16,7 @@ from torch.utils._sympy.functions import (
 )
 
 from rewright.errors import InputError
+from rewright.ir.attributes import Opaque
 from rewright.ir.builder import Builder
 from rewright.ir.fx_export import constant_inputs, size_inputs, to_fx
 from rewright.ir.interpreter import interpret, prepare_constants
@@ -262,6 +263,20 @@ def test_lists_among_the_results():
     form = functional_form(torch.ops.aten._foreach_add_.Scalar)
     graph.set_outputs(Builder(graph).call(form, [x, y], 1.0))
     same(to_fx(graph), graph, torch.zeros(2), torch.ones(2))
+
+
+def test_objects_are_attributes_of_the_module():
+    generator = torch.Generator()
+    graph, _ = program()
+    kept = Opaque(generator, "generator")
+    graph.set_outputs([Builder(graph).call("aten.rand.generator", [3], generator=kept)])
+    module = to_fx(graph)
+    assert module.object_0 is generator
+    results = []
+    for run in (lambda: interpret(graph, []).outputs, module):
+        generator.manual_seed(3)
+        results += run()
+    assert torch.equal(*results)
 
 
 def test_modules_can_be_copied():

@@ -25,7 +25,7 @@ from tests.ir.programs import Program, programs
 from tests.ir.strategies import attributes, wild_graphs
 
 random_graphs = settings(
-    max_examples=30,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -250,7 +250,7 @@ def test_a_symbol_that_is_spelled_like_a_dtype_has_brackets() -> None:
 
 
 @given(attributes())
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 def test_any_attribute_reads_back(value: object) -> None:
     text = format_attribute(value)
     assert "\n" not in text

@@ -136,7 +136,7 @@ class TestRunning:
 
     def test_a_failure_that_is_not_ours_is_said_to_be_a_bug(self):
         of = graph("%y = aten.tanh(%x) : f32[4, 4]\nreturn %y : f32[4, 4]")
-        with pytest.raises(PassError, match="KeyError: 'no table for aten.tanh") as caught:
+        with pytest.raises(PassError, match=r"KeyError: 'no table for aten.tanh") as caught:
             Pipeline([planted.PlantedCrash()]).run(of)
         assert caught.value.hint == "this is a bug in the pass"
 
@@ -255,7 +255,7 @@ class TestRegistry:
             register_pass(Rule)
 
     def test_what_is_no_rule(self):
-        with pytest.raises(PassError, match="lists <.*>, which is no rule"):
+        with pytest.raises(PassError, match=r"lists <.*>, which is no rule"):
             register_pass(type("Fine", (RulePass,), {"rules": (Rule,)}))
 
     def test_every_module_that_registers_passes_is_known(self):

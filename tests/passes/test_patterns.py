@@ -457,10 +457,10 @@ class TestOps:
             %a = aten.t(%x) : f32[4, 4]
             %b = {} : f32[4, 4]
             return %b : f32[4, 4]"""
-        of = graph(body.format("aten.leaky_relu(%a, 0.2)"))
+        of = graph(body.format("aten.clamp(%a, 0, 6)"))
         assert fires(Sink, of)
-        assert ops(of) == ["aten.leaky_relu", "aten.t"]
-        assert only(of, "aten.leaky_relu").arg("negative_slope") == 0.2
+        assert ops(of) == ["aten.clamp", "aten.t"]
+        assert only(of, "aten.clamp").arg("max") == 6
         assert refusal(graph(body.format("aten.add.Tensor(%a, %x)")), Sink).endswith(
             "has more than 1 operands"
         )

@@ -157,5 +157,5 @@ def test_mistakes(text, message, column, hint):
 
 
 def test_an_option_without_a_default_is_missing():
-    with pytest.raises(ParseError, match="needs-option can't be made: .*'limit'"):
+    with pytest.raises(ParseError, match=r"needs-option can't be made: .*'limit'"):
         Pipeline.parse("needs-option")

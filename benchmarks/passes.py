@@ -1,0 +1,96 @@
+"""What the pass manager and its instruments cost, against the rules run by hand.
+
+    python -m benchmarks.passes [--nodes 5000]
+
+Every row runs the same rules on a fresh copy of the same graph, in turns; the best of many runs
+counts. ``by hand`` calls ``apply_rules`` and nothing else: with no instruments, a pipeline should
+cost the same. What each instrument adds is printed beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.rewrite import FuseGelu, MergeScales, make_graph, make_rules
+from rewright.ir.graph import Graph
+from rewright.passes import Instrument, Pipeline, RulePass, apply_rules
+from rewright.passes.instruments.bisect import Bisect, Limit
+from rewright.passes.instruments.dump import Dump, DumpSpec
+from rewright.passes.instruments.numerics import Numerics
+from rewright.passes.instruments.reproducer import Reproducer
+from rewright.passes.instruments.timing import Timing
+from rewright.passes.instruments.verify import VerifyEach
+
+ROUNDS = 8
+
+
+class Fuse(RulePass):
+    """Two rules that fire, and 198 that don't."""
+
+    rules = (FuseGelu, MergeScales, *make_rules(198))
+
+
+def by_hand(graph: Graph) -> None:
+    """The rules, without a pipeline."""
+    apply_rules(graph, Fuse.rules)
+
+
+def in_pipeline(make: Callable[[], list[Instrument]]) -> Callable[[Graph], None]:
+    """The rules in a pipeline of one pass, watched."""
+
+    def run(graph: Graph) -> None:
+        Pipeline([Fuse()]).run(graph, instruments=make())
+
+    return run
+
+
+def measure(rows: dict[str, Callable[[Graph], None]], nodes: int) -> dict[str, float]:
+    """The best seconds of each row, run in turns."""
+    best = dict.fromkeys(rows, math.inf)
+    graph = make_graph(nodes, foldable=True)
+    order = [*rows.items()]
+    for _ in range(ROUNDS):
+        order.reverse()  # so that no row always follows the same one
+        for name, run in order:
+            fresh = graph.copy()
+            gc.collect()
+            gc.disable()
+            started = time.perf_counter()
+            run(fresh)
+            best[name] = min(best[name], time.perf_counter() - started)
+            gc.enable()
+    return best
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nodes", type=int, default=5000)
+    options = parser.parse_args()
+    with TemporaryDirectory() as folder, open("/dev/null", "w") as nothing:
+        spec = DumpSpec("changed", Path(folder))
+        rows = {
+            "by hand": by_hand,
+            "no instruments": in_pipeline(list),
+            "bisect": in_pipeline(lambda: [Bisect(Limit())]),
+            "reproducer": in_pipeline(lambda: [Reproducer(Path(folder))]),
+            "timing": in_pipeline(lambda: [Timing(nothing)]),
+            "verify": in_pipeline(lambda: [VerifyEach()]),
+            "numerics": in_pipeline(lambda: [Numerics()]),
+            "dump": in_pipeline(lambda: [Dump(spec)]),
+        }
+        seconds = measure(rows, options.nodes)
+    base = seconds["by hand"]
+    print(f"{options.nodes} nodes, {len(Fuse.rules)} rules")
+    for name, value in seconds.items():
+        print(f"  {name:16} {value * 1e3:9.1f} ms  {value / base:6.2f}")
+
+
+if __name__ == "__main__":
+    main()

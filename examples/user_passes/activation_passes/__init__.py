@@ -1,0 +1,1 @@
+"""Two passes for Rewright: one made of rules, one written by hand."""

@@ -1,0 +1,89 @@
+"""The examples, used as a user would: installed, found by name, run under a compile."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+USER_PASSES = ROOT / "examples" / "user_passes"
+
+MODEL = """
+import sys, torch, rewright
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        positions = torch.arange(8)
+        y = x * torch.sigmoid(x)
+        y = y * torch.tanh(torch.nn.functional.softplus(y))
+        y = y * torch.clamp(y + 3, 0, 6) / 6
+        return y + positions
+
+x = torch.randn(4, 8)
+exported = torch.export.export(Net(), (x,))
+for pipeline in sys.argv[1:]:
+    program = rewright.compile_exported(
+        exported, pipeline=pipeline, verify_each=True, numerics=True
+    )
+    torch.testing.assert_close(program(x), Net()(x))
+    print(" ".join(node.op.name.removeprefix("aten.") for node in program.graph))
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> dict[str, str]:
+    """The environment of a Python where the package of user passes is installed."""
+    source = tmp_path_factory.mktemp("source") / "user_passes"
+    shutil.copytree(USER_PASSES, source, ignore=shutil.ignore_patterns("__pycache__"))
+    target = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    command += ["--no-build-isolation", "--target", str(target), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{target}"}
+
+
+def python(environment: dict[str, str], folder: Path, *arguments: str) -> str:
+    """What Python prints, run elsewhere than in the source tree."""
+    done = subprocess.run(
+        [sys.executable, *arguments], env=environment, cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_passes_are_listed(installed, tmp_path):
+    listed = python(installed, tmp_path, "-m", "rewright", "passes")
+    assert "fuse-activations    " in listed
+    assert "- fuse-mish    refold    " in listed
+    assert "x * tanh(softplus(x))  ->  mish(x)" in listed
+    assert "sink-creations    " in listed
+    assert "{least_elements = 0}    int" in listed
+
+
+def test_a_compile_finds_them_by_name(installed, tmp_path):
+    expected = {
+        "default,fuse-activations": "arange silu mish hardswish add.Tensor",
+        "fuse-activations,sink-creations": "silu mish hardswish arange add.Tensor",
+        "repeat(fuse-activations{without=[fuse-mish]},sink-creations{least_elements=9})": (
+            "arange silu softplus tanh mul.Tensor hardswish add.Tensor"
+        ),
+    }
+    printed = python(installed, tmp_path, "-c", MODEL, *expected)
+    assert printed.splitlines() == [*expected.values()]
+
+
+def test_every_rule_proves_itself(installed, tmp_path):
+    code = (
+        "from activation_passes.activations import FuseActivations;"
+        "[print(rule.prove()) for rule in FuseActivations.rules]"
+    )
+    lines = python(installed, tmp_path, "-c", code).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        "fuse-silu",
+        "fuse-mish",
+        "fuse-hardswish",
+    ]
