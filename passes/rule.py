@@ -22,6 +22,8 @@
   refuse.
 * ``replace`` returns the value that stands in for the root, or one for each root; or a NoMatch.
   Its type must be the root's.
+* ``example(self, draw)`` is for few rules: it says what some variables are, where a proof can't
+  find out by itself (:mod:`rewright.passes.proof.prove`).
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from rewright.passes import declaration
 from rewright.passes.declaration import Spelling
 
 if TYPE_CHECKING:
+    from rewright.passes.proof.draw import Draw
     from rewright.passes.proof.prove import Proof
 
 
@@ -139,6 +142,12 @@ class Rule:
     def call(cls, method: str, bound: dict[str, Any]) -> Any:
         """Calls ``where`` or ``replace`` with those of `bound` that it asks for."""
         return getattr(cls._only, method)(**{name: bound[name] for name in cls._takes[method]})
+
+    @classmethod
+    def given(cls, draw: Draw) -> dict[str, Any]:
+        """What the rule's ``example`` says of its variables, for a proof; nothing by default."""
+        make = getattr(cls._only, "example", None)
+        return dict(make(draw)) if make is not None else {}
 
     @classmethod
     def prove(cls, **options: Any) -> Proof:

@@ -27,7 +27,6 @@ from rewright.ir.types import TensorType
 from rewright.settings import Settings
 from rewright.statistics import record
 
-
 Inspect: TypeAlias = Callable[[Sequence[Any]], None]
 """Looks at the flat arguments of a call before it is made."""
 

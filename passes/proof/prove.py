@@ -182,7 +182,7 @@ class _Prover:
     def attempt(self, spelling: Spelling, draw: Draw, forced: Mapping[int, Pattern]) -> bool:
         """Makes one example and checks it; whether the rule fired on it."""
         try:
-            sampler = Sampler(spelling, draw, given=self.given(draw), forced=forced)
+            sampler = Sampler(spelling, draw, given=self.rule.given(draw), forced=forced)
             example = sampler.run()
             if draw.dtype not in example.dtypes():
                 raise Reject(f"no tensor is {DTYPE_NAMES[draw.dtype]}")
@@ -194,11 +194,6 @@ class _Prover:
         self.fired.append((example, draw.dtype))
         self.taken |= example.chosen
         return True
-
-    def given(self, draw: Draw) -> Mapping[str, Any]:
-        """What the rule's `example` gives."""
-        make = getattr(self.rule._only, "example", None)
-        return make(draw) if make is not None else {}
 
     def take_all(self, spelling: Spelling) -> None:
         """Makes sure that each alternative was taken by an example that fired."""
@@ -319,7 +314,7 @@ class _Prover:
                 break
             for draw in self.draws(spelling, dtype, guard.text, _HOPELESS):
                 try:
-                    given = self.given(draw)
+                    given = self.rule.given(draw)
                     example = Sampler(spelling, draw, guard=guard, given=given).run()
                 except Reject as reject:
                     only_illegal &= reject.illegal

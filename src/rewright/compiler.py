@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from rewright.backends.torch.build import build
+from rewright.backends.torch.build import Inspect, build
 from rewright.errors import SettingsError
 from rewright.frontends.export import example_inputs, export, import_exported
 from rewright.frontends.jit_call import OverlapCheck
@@ -87,9 +87,9 @@ def _compile_exported(
     with _compiling:
         graph, signature = import_exported(exported, inputs, device=settings.device)
         examples = example_inputs(exported, signature, inputs)
-        program = compile_graph(graph, signature, settings, examples)
-        program.overlap = OverlapCheck.of_signature(graph, signature)
-        return program
+        overlap = OverlapCheck.of_signature(graph, signature)
+        inspect = overlap.refuse if overlap is not None else None
+        return compile_graph(graph, signature, settings, examples, inspect=inspect)
 
 
 def _check_device(settings: Settings) -> None:
@@ -108,6 +108,8 @@ def compile_graph(
     signature: Signature,
     settings: Settings,
     examples: Sequence[Any] | None = None,
+    *,
+    inspect: Inspect | None = None,
 ) -> CompiledProgram:
     """Compiles a graph, which then belongs to the program.
 
@@ -116,6 +118,7 @@ def compile_graph(
         signature: how it is called.
         settings: how it is compiled.
         examples: inputs of the graph, where there are some, for passes that are being watched.
+        inspect: is given the flat arguments of every call once they fit, and may raise.
 
     Raises:
         CompileError: it is not well formed, a pass failed, or the backend can't take it.
@@ -123,6 +126,6 @@ def compile_graph(
     with _compiling:
         verify(graph)
         run_pipeline(graph, settings, examples)
-        built = build(graph, signature, settings)
+        built = build(graph, signature, settings, inspect)
     record(graphs=1, nodes=sum(1 for _ in graph.walk()), segments=1)
     return CompiledProgram(graph, signature, settings, built)

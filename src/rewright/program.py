@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from torch.utils._pytree import tree_leaves
-
 from rewright.frontends.inputs import Input as Input
 
 if TYPE_CHECKING:
     from rewright.backends.torch.build import Built
-    from rewright.frontends.jit_call import OverlapCheck
     from rewright.ir.graph import Graph
     from rewright.ir.signature import Signature
     from rewright.settings import Settings
@@ -32,8 +29,6 @@ class CompiledProgram:
         signature: how arguments and results are nested around it.
         settings: what it was compiled with.
         source: the generated Python source.
-        overlap: refuses calls in which an input that is written to overlaps another one; None
-            where no input is written to.
     """
 
     def __init__(
@@ -45,7 +40,6 @@ class CompiledProgram:
         self.source: str = built.source
         self._call: Callable[..., Any] = built.call
         self._built = built
-        self.overlap: OverlapCheck | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the program.
@@ -53,8 +47,6 @@ class CompiledProgram:
         Raises:
             InputError: the arguments don't fit; names the one, what was expected and what came.
         """
-        if self.overlap is not None:
-            self.overlap.refuse(tree_leaves((args, kwargs)))
         try:
             return self._call(*args, **kwargs)
         except TypeError:
