@@ -10,6 +10,7 @@ compared when the program runs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 
 import torch
@@ -66,6 +67,7 @@ def _lent(node: Node) -> Iterator[Value]:
                         yield value
 
 
+@cache
 def may_alias(op: Op, result: int) -> bool:
     """Whether result number `result` of `op` may use the memory of an operand."""
     if not isinstance(op.target, OpOverload):
@@ -75,6 +77,7 @@ def may_alias(op: Op, result: int) -> bool:
     return declared or not is_declared(op)
 
 
+@cache
 def may_lend(op: Op, param: str) -> bool:
     """Whether a result of `op` may use the memory of what is given for `param`."""
     if not is_declared(op):
@@ -85,6 +88,7 @@ def may_lend(op: Op, param: str) -> bool:
     )
 
 
+@cache
 def is_declared(op: Op) -> bool:
     """Whether the schema of `op` tells all that its results may alias.
 

@@ -129,7 +129,7 @@ class _Builder:
         self, module: Module, early: Sequence[Constant], late: Sequence[Constant]
     ) -> None:
         """``bind``, which makes the function that computes the graph with its constants."""
-        writer, scope = Writer(module), Scope(self.graph)
+        writer, scope = Writer(module, Names(["bind", "constants", "forward"])), Scope(self.graph)
         for value in (*self.graph.inputs, *self.plan.constants):
             hint = value.name if isinstance(value, Constant) else value.hint
             scope.names[value] = writer.names.unique(hint or "value")

@@ -80,31 +80,38 @@ class Writer:
 
     def graph(self, scope: Scope, what: Plan) -> None:
         """The statements of a graph whose inputs and constants have their names in `scope`."""
-        unbound = self.bind_inputs(scope, what.symbols)
+        given = self.bind_inputs(scope, what.symbols)
         for node in what.nodes:
             self._locate(node.loc)
             self._node(scope, node)
-            unbound = self._bind_sizes(scope, unbound)
+            for value in node.results:
+                for symbol in given.get(value, ()):
+                    self._bind_size(scope, symbol)
             gone = [name for value in what.freed[node] if _is_name(name := scope.names[value])]
             if gone:
                 self.module.line(f"del {', '.join(gone)}")
 
-    def bind_inputs(self, scope: Scope, symbols: Collection[sympy.Symbol]) -> list[sympy.Symbol]:
-        """Assigns those of `symbols` that inputs give; returns the others, in order."""
-        return self._bind_sizes(scope, in_order(scope.graph, symbols))
+    def bind_inputs(
+        self, scope: Scope, symbols: Collection[sympy.Symbol]
+    ) -> dict[Value, list[sympy.Symbol]]:
+        """Assigns those of `symbols` that inputs give; returns which values give the others."""
+        given: dict[Value, list[sympy.Symbol]] = {}
+        for symbol in in_order(scope.graph, symbols):
+            binding = scope.graph.symbols[symbol].binding
+            if binding in scope.names:
+                self._bind_size(scope, symbol)
+            else:
+                given.setdefault(binding, []).append(symbol)
+        return given
 
-    def _bind_sizes(self, scope: Scope, unbound: list[sympy.Symbol]) -> list[sympy.Symbol]:
-        """Assigns the sizes whose values are there; returns the others."""
-        for at, symbol in enumerate(unbound):
-            info = scope.graph.symbols[symbol]
-            if info.binding not in scope.names:
-                return unbound[at:] if at else unbound
-            held = scope.names[info.binding]
-            size = held if info.dim is None else f"{held}.shape[{info.dim}]"
-            text = solution(info, symbol, size, scope.symbols)
-            name = scope.symbols[symbol] = self.names.unique(symbol.name)
-            self.module.line(f"{name} = {text}")
-        return []
+    def _bind_size(self, scope: Scope, symbol: sympy.Symbol) -> None:
+        """Assigns a size, from the value that gives it."""
+        info = scope.graph.symbols[symbol]
+        held = scope.names[info.binding]
+        size = held if info.dim is None else f"{held}.shape[{info.dim}]"
+        text = solution(info, symbol, size, scope.symbols)
+        name = scope.symbols[symbol] = self.names.unique(symbol.name)
+        self.module.line(f"{name} = {text}")
 
     def function(self, graph: Graph, name: str) -> None:
         """A function that computes `graph` (a region) and returns a tuple."""

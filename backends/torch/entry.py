@@ -114,7 +114,6 @@ class EntryWriter:
     tests: list[str] = attrs.field(factory=list, init=False)
     leaves: list[str] = attrs.field(factory=list, init=False)
     symbols: dict[sympy.Symbol, str] = attrs.field(factory=dict, init=False)
-
     _fixed: dict[str, str] = attrs.field(init=False)
 
     @names.default

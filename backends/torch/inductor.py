@@ -20,7 +20,7 @@ import attrs
 import sympy
 import torch
 
-from rewright.backends.torch.liveness import is_computed, spec_symbols
+from rewright.backends.torch.liveness import is_computed, plan, spec_symbols
 from rewright.errors import CompileError
 from rewright.ir.builder import Builder
 from rewright.ir.copying import copy_with_map
@@ -82,6 +82,8 @@ def part_of(graph: Graph, arriving: Collection[str]) -> Part:
     build = Builder(copy)
     made = [build.call(SCALAR, symbol, types=[ScalarType("int", symbol)]) for symbol in symbols]
     copy.set_outputs([*(copies[value] for value in values), *made])
+    running = {*plan(copy).nodes}
+    copy.erase([node for node in copy if node not in running])
     originals = {copies[c]: c for c in graph.constants.values()}
     constants = tuple(originals[c] for c in constant_inputs(copy))
     strides = {

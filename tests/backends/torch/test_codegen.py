@@ -464,6 +464,25 @@ def test_names_are_python_identifiers_and_hide_nothing():
     assert_equal(text, *torch.randn(4, 2))
 
 
+def test_constants_may_have_any_name():
+    text = """
+    graph @main(%forward: f32[2]) -> f32[2] {
+      %a = aten.add.Tensor(%forward, @constants) : f32[2]
+      %b = aten.add.Tensor(%a, @bind) : f32[2]
+      %c = aten.add.Tensor(%b, @a.b) : f32[2]
+      %d = aten.add.Tensor(%c, @a_b) : f32[2]
+      return %d
+    }
+    constants {
+      parameter @constants : f32[2]
+      parameter @bind : f32[2]
+      parameter @a.b : f32[2]
+      parameter @a_b : f32[2]
+    }
+    """
+    assert_equal(text, torch.randn(2))
+
+
 def test_a_traceback_shows_the_generated_line():
     text = """
     graph @lookup(%t: f32[4, 2], %i: i64[3]) -> f32[3, 2] {

@@ -42,6 +42,21 @@ def test_a_part_has_what_the_end_of_a_program_needs():
     assert part_of(graph, arriving=("w",)).strides.keys() == {graph.constants["count"]}
 
 
+def test_what_only_an_alias_needs_is_not_compiled():
+    graph = parse_graph("""
+    graph @main(%x: f32[4]) -> (f32[2], f32[4]) {
+      %d = aten.add.Tensor(%x, @unused) : f32[4]
+      %v = aten.slice.Tensor(%x, 0, 0, 2) : f32[2]
+      %y = aten.neg(%x) : f32[4]
+      return %v {alias=%x |> aten.slice.Tensor(0, 0, 2)}, %y
+    }
+    constants { parameter @unused : f32[4] }
+    """)
+    part = part_of(graph, arriving=())
+    assert [node.op.name for node in part.graph] == ["aten.neg"]
+    assert part.constants == ()
+
+
 @pytest.mark.slow
 def test_a_program_of_inductors():
     w = torch.randn(4, 4).t()
