@@ -50,22 +50,27 @@ def in_pipeline(make: Callable[[], list[Instrument]]) -> Callable[[Graph], None]
     return run
 
 
-def measure(rows: dict[str, Callable[[Graph], None]], nodes: int) -> dict[str, float]:
-    """The best seconds of each row, run in turns."""
-    best = dict.fromkeys(rows, math.inf)
-    graph = make_graph(nodes, foldable=True)
-    order = [*rows.items()]
-    for _ in range(ROUNDS):
-        order.reverse()  # so that no row always follows the same one
-        for name, run in order:
-            fresh = graph.copy()
-            gc.collect()
-            gc.disable()
-            started = time.perf_counter()
-            run(fresh)
-            best[name] = min(best[name], time.perf_counter() - started)
-            gc.enable()
-    return best
+def seconds(run: Callable[[Graph], None], graph: Graph) -> float:
+    """The processor time of one run, on a copy of `graph`."""
+    fresh = graph.copy()
+    gc.collect()
+    gc.disable()
+    started = time.process_time()
+    run(fresh)
+    spent = time.process_time() - started
+    gc.enable()
+    return spent
+
+
+def measure(run: Callable[[Graph], None], graph: Graph) -> tuple[float, float]:
+    """The median time of a row, and the median of its ratios to a run by hand right beside it."""
+    times, ratios = [], []
+    for number in range(ROUNDS):
+        pair = [run, by_hand] if number % 2 else [by_hand, run]
+        spent = {item: seconds(item, graph) for item in pair}
+        times.append(spent[run])
+        ratios.append(spent[run] / spent[by_hand])
+    return median(times), median(ratios)
 
 
 def main() -> None:
@@ -73,23 +78,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=5000)
     options = parser.parse_args()
+    graph = make_graph(options.nodes, foldable=True)
+    print(f"{options.nodes} nodes, {len(Fuse.rules)} rules")
     with TemporaryDirectory() as folder, open("/dev/null", "w") as nothing:
         spec = DumpSpec("changed", Path(folder))
         rows = {
-            "by hand": by_hand,
             "no instruments": in_pipeline(list),
             "bisect": in_pipeline(lambda: [Bisect(Limit())]),
             "reproducer": in_pipeline(lambda: [Reproducer(Path(folder))]),
             "timing": in_pipeline(lambda: [Timing(nothing)]),
             "verify": in_pipeline(lambda: [VerifyEach()]),
-            "numerics": in_pipeline(lambda: [Numerics()]),
             "dump": in_pipeline(lambda: [Dump(spec)]),
+            "numerics": in_pipeline(lambda: [Numerics()]),
         }
-        seconds = measure(rows, options.nodes)
-    base = seconds["by hand"]
-    print(f"{options.nodes} nodes, {len(Fuse.rules)} rules")
-    for name, value in seconds.items():
-        print(f"  {name:16} {value * 1e3:9.1f} ms  {value / base:6.2f}")
+        for name, run in rows.items():
+            spent, ratio = measure(run, graph)
+            print(f"  {name:16} {spent * 1e3:9.1f} ms  {ratio:6.2f}")
 
 
 if __name__ == "__main__":

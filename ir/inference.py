@@ -235,7 +235,7 @@ def _as_dim(ranges: tuple[Range, ...]) -> tuple[Range, ...]:
 def _compute(
     op: Op, attributes: Attributes, types: tuple[Type, ...], scope: _Scope, device: str
 ) -> _Inferred:
-    """By unbacked sizes; where a shape rule refuses those, by sizes with an example."""
+    """By unbacked sizes; where a shape rule can't do with those, by sizes with an example."""
     for question in _guessed(op, attributes, types):
         if is_true(question, dict(scope)) is None:
             raise _depends(op, attributes, types, sympy.Not(question))
@@ -243,7 +243,7 @@ def _compute(
         return _run(op, attributes, types, scope, device, {})
     except InferenceError as refusal:
         hints = example_sizes(dict(scope))
-        if not hints or refusal.__cause__ is None:
+        if not hints or (refusal.__cause__ is None and refusal.guard != _NO_EXPRESSION):
             raise
         try:
             return _run(op, attributes, types, scope, device, hints)
@@ -368,9 +368,13 @@ def _depends(op: Op, attributes: Attributes, types: tuple[Type, ...], guard: Any
     )
 
 
+_NO_EXPRESSION: Final = "an expression over them gave the size of the result"
+"""The guard, where torch made up a size of its own."""
+
+
 def _guard_text(guard: Any) -> str:
     if any(isinstance(symbol, sympy.Dummy) for symbol in guard.free_symbols):
-        return "an expression over them gave the size of the result"
+        return _NO_EXPRESSION
     text = format_expr(guard)
     return text if isinstance(guard, Relational | BooleanFunction) else f"{text} is one number"
 

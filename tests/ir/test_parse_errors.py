@@ -144,9 +144,9 @@ LINES = {
         "did you mean rw.linear?",
     ),
     "library": (
-        "%y = §mylib.op(%x) : f32[2]",
-        "there is no operator mylib.op",
-        "import the library that registers mylib.op first",
+        "%y = §absentlib.op(%x) : f32[2]",
+        "there is no operator absentlib.op",
+        "import the library that registers absentlib.op first",
     ),
     "too few results": (
         "%y = §aten.max.dim(%x, 0) : f32[]",
