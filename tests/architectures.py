@@ -1,7 +1,10 @@
 """Every model of the zoo by both ways, against eager; the table of docs/ARCHITECTURES.md.
 
 python -m tests.architectures [--quick] [--device cuda] [--ways ...] [NAME ...]
-python -m tests.architectures --write docs/ARCHITECTURES.md
+python -m tests.architectures --record docs/data/architectures.json --write docs/ARCHITECTURES.md
+
+A record keeps the newest outcome of each model, way and machine, and is saved after each one:
+so the table can be made in parts, and on several machines.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import torch
@@ -105,29 +108,54 @@ def outcomes(
                 yield Outcome(name, way, failure=first, upstream=known)
 
 
-def markdown(rows: list[Outcome], device: str) -> str:
+def environment(device: str, torch_backend: str) -> str:
+    """What a table of outcomes holds for."""
+    level = ", Inductor" if torch_backend == "inductor" else ""
+    chip = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
+    return f"torch {torch.__version__.partition('+')[0]}, {chip}{level}"
+
+
+Record = dict[str, dict[str, dict[str, Any]]]
+"""By environment, and by ``"model way"``: the fields of an outcome."""
+
+
+def load(where: Path | None) -> Record:
+    """The record in a file; an empty one if there is none yet."""
+    return json.loads(where.read_text()) if where and where.exists() else {}
+
+
+def save(record: Record, where: Path) -> None:
+    """Writes the record, whole or not at all."""
+    part = where.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    part.replace(where)
+
+
+HEAD: Final = """\
+# Architectures
+
+Tiny models with random weights of real architectures, float32, compiled and compared with eager by
+`python -m tests.architectures --record docs/data/architectures.json --write docs/ARCHITECTURES.md`:
+number of nodes, and largest relative error over all outputs. The dynamic columns run one program at
+four sizes: the example's, another, the smallest and the largest. Nothing fell back.
+"""
+
+
+def markdown(record: Record) -> str:
     """The page of docs/ that states every outcome."""
-    by_name: dict[str, dict[str, Outcome]] = {}
-    for row in rows:
-        by_name.setdefault(row.name, {})[row.way] = row
-    lines = [
-        "# Architectures",
-        "",
-        "Tiny models with random weights of real architectures, compiled and compared with",
-        "eager by `python -m tests.architectures --write docs/ARCHITECTURES.md`: node count and",
-        "largest relative error over all outputs. The dynamic columns run one program at four",
-        "sizes: the example's, another, the smallest and the largest. Nothing fell back.",
-        "",
-        f"torch {torch.__version__}, {device}, float32.",
-        "",
-        "| model | library | " + " | ".join(WAYS) + " |",
-        "|---|---|" + "---|" * len(WAYS),
-    ]
-    for name, ways in by_name.items():
-        cells = [_cell(ways.get(way)) for way in WAYS]
-        lines.append(f"| {name} | {ENTRIES[name].family} | " + " | ".join(cells) + " |")
-    failing = [row for row in rows if row.failure]
-    if failing:
+    return HEAD + "".join(
+        f"\n## {where}\n\n{_table([Outcome(**row) for row in rows.values()])}"
+        for where, rows in record.items()
+    )
+
+
+def _table(rows: list[Outcome]) -> str:
+    done = {(row.name, row.way): row for row in rows}
+    lines = ["| model | library | " + " | ".join(WAYS) + " |", "|---|---|" + "---|" * len(WAYS)]
+    for name, entry in ENTRIES.items():
+        cells = [_cell(done.get((name, way))) for way in WAYS]
+        lines.append(f"| {name} | {entry.family} | " + " | ".join(cells) + " |")
+    if failing := [row for row in rows if row.failure]:
         lines += ["", "What fails, and the command that shows it:", ""]
         lines += [
             f"* {row.name}, {row.way}: {row.failure}"
@@ -153,8 +181,8 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--torch-backend", default="eager", choices=("eager", "inductor"))
-    parser.add_argument("--write", type=Path, help="write the page here")
-    parser.add_argument("--json", type=Path, help="write the outcomes here")
+    parser.add_argument("--record", type=Path, help="add the outcomes to this JSON file")
+    parser.add_argument("--write", type=Path, help="write the record as a page here")
     parser.add_argument("--limit", type=float, default=1e9, help="start nothing after S seconds")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -162,17 +190,20 @@ def main() -> int:
     names = options.names or list(QUICK if options.quick else ENTRIES)
     start = time.perf_counter()
     rows = []
+    record = load(options.record)
+    here = record.setdefault(environment(options.device, options.torch_backend), {})
     for row in outcomes(names, options.ways, options.device, torch_backend=options.torch_backend):
         rows.append(row)
+        here[f"{row.name} {row.way}"] = attrs.asdict(row)
+        if options.record:
+            save(record, options.record)
         result = row.failure or f"{row.nodes} nodes, error {row.error:.1e}, {row.seconds:.1f} s"
         print(f"{row.name:18} {row.way:15} {result}", flush=True)
         if time.perf_counter() - start > options.limit:
             print("stopped: out of time")
             break
-    if options.json:
-        options.json.write_text(json.dumps([attrs.asdict(row) for row in rows], indent=1))
     if options.write:
-        options.write.write_text(markdown(rows, options.device))
+        options.write.write_text(markdown(record))
     bad = [row for row in rows if row.failure and not row.upstream]
     print(f"{len(rows)} runs, {len(bad)} failed")
     return 1 if bad else 0
