@@ -7,7 +7,7 @@ imported       values are pure: nothing mutates, copies for memory's sake, asks 
                size, sets a mode, or trains
 decomposed     and composite ops are gone, but for those that rules and backends know whole
 fused          and what one op of ours says is said by that op
-segment        the body of a segment: like fused, with no segments inside
+segment        the body of a segment of a fused graph: like that, with no segments inside
 =============  ====================================================================
 
 A form is data: a row for each reason, with the ops it is about. A graph names the last form that
@@ -188,10 +188,9 @@ _FUSED: Final = (
     ),
 )
 
-_SEGMENT: Final = (
-    *_FUSED,
-    Ban("is a segment, and segments don't nest", frozenset((SEGMENT.name,))),
-)
+_NESTED: Final = Ban("is a segment, and segments don't nest", frozenset((SEGMENT.name,)))
+
+_SEGMENT: Final = (*_FUSED, _NESTED)
 
 STAGES: Final[dict[str, tuple[Ban, ...]]] = {
     "imported": _IMPORTED,
@@ -205,7 +204,7 @@ STAGES: Final[dict[str, tuple[Ban, ...]]] = {
 def check_stage(graph: Graph, stage: str) -> list[Violation]:
     """The nodes of `graph`, its recipes and regions that may not appear in a graph of `stage`.
 
-    The bodies of segments are held to ``segment``.
+    The bodies of segments are held to the same, and hold no segments.
 
     Raises:
         VerificationError: there is no such stage.
@@ -221,6 +220,6 @@ def _violations(nodes: Iterable[Node], bans: tuple[Ban, ...]) -> Iterable[Violat
         broken = next((ban for ban in bans if ban.holds_for(node)), None)
         if broken is not None:
             yield Violation(node, broken.reason)
-        inner = _SEGMENT if node.op is SEGMENT else bans
+        inner = (*bans, _NESTED) if node.op is SEGMENT else bans
         for region in node.regions:
             yield from _violations(region, inner)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any, Final
 
 from rewright.errors import PassError, RewrightError
@@ -14,6 +15,7 @@ from rewright.passes.driver import Observer
 from rewright.passes.instruments.protocol import Instrument, PassRun
 from rewright.passes.manager import Pass, PassContext, Pipeline, Repeat, Step
 from rewright.passes.matcher import Match
+from rewright.passes.partition.backend import SegmentBackend
 from rewright.passes.rewriting import Rewrite
 from rewright.passes.rule import Exactness, Rule
 
@@ -21,21 +23,31 @@ _log: Final = logging.getLogger("rewright.passes")
 
 
 def execute(
-    pipeline: Pipeline, graph: Graph, instruments: Sequence[Instrument], exactness: Exactness
+    pipeline: Pipeline,
+    graph: Graph,
+    instruments: Sequence[Instrument],
+    exactness: Exactness,
+    backends: Mapping[str, SegmentBackend] = MappingProxyType({}),
 ) -> PassRun:
     """Runs all passes of `pipeline` on `graph`, in place: see :meth:`Pipeline.run`."""
-    return _Execution(graph, tuple(instruments), exactness).whole(pipeline)
+    return _Execution(graph, tuple(instruments), exactness, backends).whole(pipeline)
 
 
 class _Execution:
     """One run of one pipeline."""
 
     def __init__(
-        self, graph: Graph, instruments: tuple[Instrument, ...], exactness: Exactness
+        self,
+        graph: Graph,
+        instruments: tuple[Instrument, ...],
+        exactness: Exactness,
+        backends: Mapping[str, SegmentBackend],
     ) -> None:
         self.graph = graph
         self.instruments = instruments
         self.exactness = exactness
+        self.backends = backends
+        self.reports: dict[str, Any] = {}
         self.count = 0
         self.ran: list[str] = []
         self.watching: dict[str, float] = {}
@@ -46,6 +58,7 @@ class _Execution:
     def whole(self, pipeline: Pipeline) -> PassRun:
         """Runs a whole pipeline."""
         run = PassRun(pipeline, self.graph, self.exactness, watching=self.watching)
+        run.reports = self.reports
         self.group(run, pipeline.steps, rounds=1)
         return run
 
@@ -110,7 +123,9 @@ class _Execution:
         graph, version = self.graph, self.graph.version
         _check_stage(graph, step)
         observer = _observer(self.instruments, run)
-        context = PassContext(self.exactness, observer, self.timed, run.applied)
+        context = PassContext(
+            self.exactness, observer, self.timed, run.applied, self.backends, self.reports
+        )
         started = perf_counter()
         try:
             step.run(graph, context)

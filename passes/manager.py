@@ -22,7 +22,8 @@ Nobody reports whether a pass changed something: the graph's version tells.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 
@@ -33,6 +34,7 @@ from rewright.passes.rule import REFOLD, Exactness, Rule, kebab_case
 
 if TYPE_CHECKING:
     from rewright.passes.instruments.protocol import Instrument, PassRun
+    from rewright.passes.partition.backend import SegmentBackend
 
 DEFAULT_ROUNDS = 8
 """So often a group is repeated at most, unless it says otherwise."""
@@ -47,12 +49,16 @@ class PassContext:
         observer: is told of each rewrite, and may forbid it.
         timed: whether to measure the time that each rule takes.
         applied: what rules have done so far in this run.
+        backends: those that a program may be partitioned for, by name.
+        reports: what passes want to say of the whole run, by their names.
     """
 
     exactness: Exactness = REFOLD
     observer: Observer | None = None
     timed: bool = False
     applied: Applied = attrs.field(factory=Applied)
+    backends: Mapping[str, SegmentBackend] = attrs.field(factory=dict)
+    reports: dict[str, Any] = attrs.field(factory=dict)
 
     def apply_rules(self, graph: Graph, rules: Sequence[type[Rule]]) -> Applied:
         """Applies `rules` until none applies, watched and counted by the instruments.
@@ -273,6 +279,7 @@ class Pipeline:
         *,
         instruments: Sequence[Instrument] = (),
         exactness: Exactness = REFOLD,
+        backends: Mapping[str, SegmentBackend] = MappingProxyType({}),
     ) -> PassRun:
         """Runs all passes on `graph`, in place.
 
@@ -280,6 +287,7 @@ class Pipeline:
             graph: a whole program.
             instruments: what watches; see :mod:`rewright.passes.instruments.protocol`.
             exactness: the least exact rules that may fire.
+            backends: those that the program may be partitioned for, by name.
 
         Returns:
             What was done, as a tree.
@@ -289,7 +297,7 @@ class Pipeline:
         """
         from rewright.passes.execution import execute
 
-        return execute(self, graph, instruments, exactness)
+        return execute(self, graph, instruments, exactness, backends)
 
 
 def _steps(added: Sequence[Added]) -> tuple[Step, ...]:

@@ -44,6 +44,9 @@ DEFAULT: Final = "default"
 _BUILTIN: Final = (
     "rewright.passes.cse",
     "rewright.passes.dce",
+    "rewright.passes.folding.fold_constants",
+    "rewright.passes.simplify.canonicalize",
+    "rewright.passes.partition.partition",
     "rewright.passes.verify",
 )
 """The modules that register our own passes."""

@@ -14,7 +14,7 @@ so `before` and `after` are called around the whole, too.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
@@ -48,6 +48,7 @@ class PassRun:
         applied: what its rules did.
         watching: of a whole pipeline, the seconds that each instrument took, by name.
         failure: what it failed with.
+        reports: of a whole pipeline, what passes want to say of it, by their names.
     """
 
     step: Step | Pipeline
@@ -63,6 +64,7 @@ class PassRun:
     applied: Applied = attrs.field(factory=Applied)
     watching: dict[str, float] = attrs.field(factory=dict)
     failure: PassError | None = None
+    reports: dict[str, Any] = attrs.field(factory=dict)
 
     @property
     def is_pass(self) -> bool:
