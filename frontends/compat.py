@@ -13,13 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import attrs
 import sympy
 import torch
 import torch.fx
-from torch._C._dynamo.guards import compute_overlapping_tensors
 from torch._dynamo.exc import ShortenTraceback
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -94,13 +93,6 @@ def is_functorch_wrapped(tensor: torch.Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
-def share_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether a byte belongs to both tensors."""
-    if a.untyped_storage().data_ptr() != b.untyped_storage().data_ptr():
-        return True  # only asked where their address ranges meet
-    return bool(compute_overlapping_tensors([a, b], symbolic=False))
-
-
 # --------------------------------------------------------------------------- tracing
 
 
@@ -159,10 +151,14 @@ def _fake(
     if not isinstance(example, torch.Tensor):
         return example
     sizes = context.tensor_to_context.get(example) if context is not None else None
-    source = getattr(placeholder, "_dynamo_source", None)
-    return mode.from_tensor(
+    source = None if is_wrapped_float(placeholder) else getattr(placeholder, "_dynamo_source", None)
+    fake = mode.from_tensor(
         example, static_shapes=sizes is None, symbolic_context=sizes, source=source
     )
+    if is_wrapped_float(placeholder):
+        # Dynamo's own symbol for the number: of a new one its guards would not know the source.
+        fake.item_memo = getattr(placeholder.meta.get("example_value"), "item_memo", None)
+    return fake
 
 
 class _Retracer(PropagateUnbackedSymInts):
@@ -177,7 +173,27 @@ class _Retracer(PropagateUnbackedSymInts):
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if getattr(target, "__module__", None) == TRANSFORMS:
             return _record_transform(target, args, kwargs)
+        if target in _CHECKPOINTS:
+            return self._inline(args[0], args[1:])
         return super().call_function(target, args, kwargs)
+
+    def _inline(self, body: torch.fx.GraphModule, args: Sequence[Any]) -> Any:
+        """Runs the body of a call, and takes the blame for what fails there."""
+        inner, here = _Retracer(body), self.node
+        try:
+            returned = inner.run(*args)
+        except Exception:
+            self.node = inner.node
+            raise
+        self.node = here
+        return returned
+
+
+_CHECKPOINTS: Final = (
+    torch.ops.higher_order.tag_activation_checkpoint,
+    torch.ops.higher_order.wrap_activation_checkpoint,
+)
+"""What ``torch.utils.checkpoint`` becomes: it says only what a backward would compute again."""
 
 
 def _record_transform(target: Any, args: Any, kwargs: Any) -> Any:

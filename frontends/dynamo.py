@@ -5,6 +5,10 @@ traces the user's Python, guards it and hands a graph over for each stretch betw
 that graph is retraced to ATen level with composite operators whole (AOTAutograd, which would
 take them apart, isn't used), imported and compiled.
 
+What Dynamo can't trace never comes here, so that error is Dynamo's own: an operator without a
+fake implementation and, under ``fullgraph=True``, sparse and strided nested tensors. Without
+``fullgraph`` such tensors break the graph, and what takes them runs in eager mode.
+
 A compiled graph serves several instances of a module: its parameters are inputs, bound to the
 program's sources at every call.
 """

@@ -7,6 +7,7 @@ no weight is copied: sources share the memory of its state dict.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,16 +27,16 @@ from torch.utils._pytree import (
     keystr,
     tree_flatten,
     tree_flatten_with_path,
-    tree_leaves,
     tree_unflatten,
 )
 
 from rewright.errors import FrontendError, UnsupportedError
 from rewright.frontends.autocast import resolve_autocast
-from rewright.frontends.compat import share_memory
-from rewright.frontends.importer import Placeholder, import_fx, refuse_layout
+from rewright.frontends.importer import Placeholder, import_fx
 from rewright.frontends.inputs import narrow_ranges
+from rewright.frontends.memory import share_memory
 from rewright.frontends.symbols import SymbolTable
+from rewright.frontends.tensor_kinds import refuse_class, refuse_layout
 from rewright.frontends.transforms import flatten_transforms
 from rewright.ir.graph import Constant, Graph
 from rewright.ir.signature import Argument, Signature
@@ -71,9 +72,11 @@ def export(
         raise FrontendError(
             f"args is a {type(args).__name__}, expected a tuple", hint="for one argument: (x,)"
         )
-    for item in tree_leaves((args, kwargs)):
+    leaves, spec = tree_flatten((args, kwargs))
+    for name, item in zip(leaf_names(spec, _parameters(model)), leaves, strict=True):
         if isinstance(item, torch.Tensor):
-            refuse_layout(item, "an argument")
+            refuse_layout(item, name, name)
+            refuse_class(item, name, name)
     try:
         with torch.no_grad():
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
@@ -149,7 +152,8 @@ def _placeholders(
             continue
         assert spec.target is not None
         data = _data(program, spec.target)
-        refuse_layout(data, spec.target)
+        refuse_layout(data, spec.target, spec.target)
+        refuse_class(data, spec.target, spec.target)
         data = data.detach()
         identity = _identity(data)
         placeholders.append(
@@ -244,6 +248,12 @@ def example_inputs(
         return None
     pairs = zip(signature.arguments, leaves, strict=True)
     return [leaf for argument, leaf in pairs if argument.input is not None]
+
+
+def _parameters(model: torch.nn.Module) -> list[str]:
+    """The names of the parameters of ``forward``, as far as each stands for one argument."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def _forward_names(program: torch.export.ExportedProgram) -> list[str]:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sympy
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from rewright.errors import UnsupportedError
 from rewright.frontends.functional import Alias
 from rewright.frontends.symbols import SymbolTable, bind_inputs, is_symbolic, scalar_kind
+from rewright.ir.attributes import leaves, map_leaves
 from rewright.ir.graph import Graph
 from rewright.ir.ops import get_op
 from rewright.ir.types import NoneType, ScalarType
@@ -53,6 +54,8 @@ def run(importer: Importer, node: torch.fx.Node, target: HigherOrderOperator) ->
         return _inline(importer, node, *_INLINED[name])
     if name == "triton_kernel_wrapper_mutation":
         return _triton(importer, node)
+    if name == "flat_apply" and _MOD_INDEX in node.args:
+        return _index(importer, node)
     if name.startswith("auto_functionalized"):
         raise UnsupportedError(
             f"{name} stands for a custom op that mutates",
@@ -71,13 +74,26 @@ def _inline(importer: Importer, node: torch.fx.Node, at: int, first: int) -> Any
     return importer.run(module)
 
 
+_MOD_INDEX: Final = "torch._dynamo._trace_wrapped_higher_order_op.ModIndex"
+"""What torch.export makes of ``x[i]`` in a function that it gives to flex_attention: an autograd
+function of torch's, whose forward is ``aten.index``."""
+
+
+def _index(importer: Importer, node: torch.fx.Node) -> Any:
+    leaves = [importer.entry(arg) for arg in node.args[2:]]
+    (_, indexed, indices), _ = tree_unflatten(leaves, importer.entry(node.args[1]))
+    entries = {"self": indexed, "indices": tuple(indices)}
+    return importer.pure(get_op("aten.index.Tensor"), entries, node.meta["val"], node.name)
+
+
 def _with_regions(importer: Importer, node: torch.fx.Node, target: HigherOrderOperator) -> Any:
     op = get_op(target)
     entries = op.bind(
         [importer.entry(arg) for arg in node.args],
         {key: importer.entry(arg) for key, arg in node.kwargs.items()},
     )
-    regions = [_region(importer, e) for e in entries.values() if _is_module(e)]
+    modules = [leaf for leaf in leaves(tuple(entries.values())) if _is_module(leaf)]
+    regions = [_region(importer, module) for module in modules]
     extra = list(dict.fromkeys(outer for child in regions for outer in child.extra))
     if extra and target.name() not in _EXTRA:
         raise UnsupportedError(f"{op.name} uses values from outside its region in a way unknown")
@@ -85,7 +101,7 @@ def _with_regions(importer: Importer, node: torch.fx.Node, target: HigherOrderOp
         _take_extra(child, extra)
     graphs = iter([child.graph for child in regions])
     named = {
-        key: next(graphs) if _is_module(entry) else importer.argument(entry)
+        key: importer.argument(map_leaves(entry, lambda e: next(graphs) if _is_module(e) else e))
         for key, entry in entries.items()
     }
     if extra:

@@ -26,7 +26,8 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from rewright.errors import FrontendError, RewrightError, UnsupportedError
 from rewright.frontends import higher_order, mutation, normalize
-from rewright.frontends.functional import BASE, Alias, Storage, View
+from rewright.frontends.eager_strides import Place, restated
+from rewright.frontends.functional import Alias, Storage
 from rewright.frontends.locations import location_of
 from rewright.frontends.outputs import result_specs
 from rewright.frontends.symbols import (
@@ -36,6 +37,8 @@ from rewright.frontends.symbols import (
     is_symbolic,
     scalar_kind,
 )
+from rewright.frontends.tensor_kinds import refuse_layout
+from rewright.frontends.views import ALIAS, BASE, View
 from rewright.ir.attributes import LEAVES, Opaque, Record, map_leaves
 from rewright.ir.builder import make_node
 from rewright.ir.graph import Constant, Graph, Value
@@ -153,7 +156,7 @@ class Importer:
             self.env[node] = self._enter(node, placeholder)
         bind_inputs(self.graph, self.table)
         returned = tree_leaves(self.run(module))
-        strides = [self._strides(meta) for meta in _returned(module)]
+        strides = [self._strides(value) for value in _returned(module, self._device)]
         kept = [i for i in range(len(returned)) if i >= len(written) or written[i] is None]
         for index in sorted(set(range(len(returned))) - set(kept)):
             self._write(str(written[index]), returned[index])
@@ -212,7 +215,7 @@ class Importer:
                 f"the input {placeholder.name} is a {type(value).__name__}",
                 hint="pass tensors, numbers, strings, None and containers of them",
             )
-        refuse_layout(value, placeholder.name)
+        refuse_layout(value, placeholder.name, placeholder.name)
         kind = self.type_of(value)
         assert isinstance(kind, TensorType)
         origin = self._origin(placeholder, kind)
@@ -430,14 +433,19 @@ class Importer:
         value: Any,
     ) -> Any:
         """The entry of one result: a view of the operand whose memory eager gives it, or fresh."""
-        base = self._base_of(op, entries, value)
+        base = self._base_of(op, entries, value, pick)
         if base is None:
             return self.fresh(result, value)
+        base.storage.fakes.add(storage_id(value))
+        if op.name in normalize.EACH_VIEWS:
+            assert isinstance(result.type, TensorType)
+            alone, shape = normalize.EACH_VIEWS[op.name]
+            one = {"self": BASE, shape: result.type.shape}
+            return base.derive(View(get_op(alone), one, (result.type,)), result)
         arguments = {
             name: BASE if entry is base else self.argument(_marked(entry, base))
             for name, entry in entries.items()
         }
-        base.storage.fakes.add(storage_id(value))
         return base.derive(View(op, arguments, types, pick), result)
 
     def fresh(self, result: Value, value: Any) -> Any:
@@ -459,7 +467,8 @@ class Importer:
     ) -> tuple[Value, View] | None:
         """The one spelling of what import makes simpler: its value, and it as a view."""
         if op.name in normalize.IDENTITIES:
-            return first.read(self.emit), View(None, {}, ())
+            old = first.read(self.emit)
+            return old, _renamed(op, old)
         if not isinstance(new, TensorType):
             return None
         if op.name in normalize.CASTS:
@@ -467,13 +476,13 @@ class Importer:
             assert isinstance(old.type, TensorType)
             arguments = normalize.cast_arguments(old.type, new, self.graph.device)
             if not arguments:
-                return old, View(None, {}, ())
+                return old, _renamed(op, old)
             return self._step("aten._to_copy", old, arguments, new, hint)
         if op.name in normalize.RESHAPES or op.name in normalize.EXPANDS:
             reshape = op.name in normalize.RESHAPES
             old = first.read(self.emit)
             if old.type == new:
-                return old, View(None, {}, ())
+                return old, _renamed(op, old)
             spelled = ("aten.reshape", "shape") if reshape else ("aten.expand", "size")
             return self._step(spelled[0], old, {spelled[1]: new.shape}, new, hint)
         return None
@@ -494,11 +503,12 @@ class Importer:
         self.fakes[result] = value
         return self.fresh(result, value)
 
-    def _base_of(self, op: Op, entries: Mapping[str, Any], value: Any) -> Alias | None:
-        """The operand whose memory a result shares, or None.
+    def _base_of(self, op: Op, entries: Mapping[str, Any], value: Any, pick: int) -> Alias | None:
+        """The operand whose memory result number `pick` shares, or None.
 
         A view by its schema is one of its first argument. Composite ops share memory without
-        saying so (``einsum``, ``meshgrid``): there torch's fake tensors tell.
+        saying so (``einsum``, ``meshgrid``): there torch's fake tensors tell. Of several operands
+        with that memory it is the one in the result's own place (``broadcast_tensors(x[0], x)``).
         """
         if not isinstance(value, torch.Tensor) or not op.is_torch:
             return None
@@ -508,15 +518,14 @@ class Importer:
         if not self.storages_known or op.has(Trait.OPAQUE):
             return None
         storage = storage_id(value)
-        operands = (leaf for entry in entries.values() for leaf in tree_leaves(entry))
-        return next(
-            (
-                leaf
-                for leaf in operands
-                if isinstance(leaf, Alias) and storage in leaf.storage.fakes
-            ),
-            None,
-        )
+        sharing = [
+            leaf
+            for entry in entries.values()
+            for leaf in tree_leaves(entry)
+            if isinstance(leaf, Alias) and storage in leaf.storage.fakes
+        ]
+        own = first[pick] if isinstance(first, tuple) and pick < len(first) else None
+        return own if own in sharing else next(iter(sharing), None)
 
     def _shares(self, op: Op, first: Alias, value: torch.Tensor) -> bool:
         """Whether eager's result shares memory with the first operand.
@@ -525,11 +534,9 @@ class Importer:
         only allow it, do where torch's own fake tensors say so; those of a program that was
         loaded from a file no longer know, and there only the unchanged layout tells.
         """
-        schema = op.target._schema if op.is_torch else None
-        if schema is None or not schema.arguments or schema.arguments[0].alias_info is None:
-            return False
         if op.name not in normalize.MAY_COPY:
-            return True
+            schema = op.target._schema if op.is_torch else None
+            return bool(schema and schema.arguments and schema.arguments[0].alias_info)
         if self.storages_known:
             return storage_id(value) in first.storage.fakes
         return op.name in normalize.CASTS or bool(value.is_contiguous())
@@ -579,6 +586,13 @@ class Importer:
         self.graph.insert(node)
         bind_results(self.graph, self.table, node.results)
         return node.results
+
+
+def _renamed(op: Op, old: Value) -> View:
+    """The view by an op that changes nothing: a new tensor of the same memory, or the operand."""
+    if op.name in normalize.RETURN_SELF:
+        return View(None, {}, ())
+    return View(ALIAS, {"self": BASE}, (old.type,))
 
 
 def _marked(entry: Any, base: Alias) -> Any:
@@ -632,36 +646,14 @@ def _reads_tensor(target: OpOverload) -> bool:
     return op_name(target) in ("aten.item", "aten._local_scalar_dense", "aten.is_nonzero")
 
 
-_LAYOUTS: Final = {
-    torch.sparse_coo: "sparse",
-    torch.sparse_csr: "sparse",
-    torch.sparse_csc: "sparse",
-    torch.sparse_bsr: "sparse",
-    torch.sparse_bsc: "sparse",
-    torch.jagged: "nested",
-}
-
-
-def refuse_layout(value: torch.Tensor, name: str) -> None:
-    """Refuses tensors that are more than a dtype and a shape.
-
-    Raises:
-        UnsupportedError: a sparse, nested or subclass tensor.
-    """
-    kind = _LAYOUTS.get(value.layout)
-    if value.is_nested:
-        kind = "nested"
-    if kind is not None:
-        raise UnsupportedError(
-            f"{name} is a {kind} tensor, which can't be compiled",
-            hint="pass a dense tensor (x.to_dense(), or padded)",
-        )
-
-
-def _returned(module: torch.fx.GraphModule) -> list[Any]:
-    """Torch's metadata of what `module` returns, flat."""
+def _returned(module: torch.fx.GraphModule, place: Place) -> list[Any]:
+    """Fake tensors, numbers and None for what `module` returns, flat, with eager's strides."""
     returned = next(n for n in module.graph.nodes if n.op == "output").args[0]
-    return [n.meta.get("val") if isinstance(n, torch.fx.Node) else n for n in tree_leaves(returned)]
+    known = restated(module, place)
+    return [
+        known.get(item, item.meta.get("val")) if isinstance(item, torch.fx.Node) else item
+        for item in tree_leaves(returned)
+    ]
 
 
 def contiguous_strides(shape: Sequence[Any]) -> tuple[Any, ...]:

@@ -172,17 +172,22 @@ def _narrow_dim(
     )
 
 
+def _interval(known: Range) -> str:
+    if known.max is None:
+        return f"{known.min} or more"
+    return f"{known.min} to {known.max}"
+
+
 def _within(old: Range, points: list[Any], name: str, at: int) -> Range:
     low, opt, high = points
+    # A least size of 1 is an unstated one (see SymbolTable.least): 0 may be asked for.
+    lowest = 0 if old.min == 1 else old.min
     for point in (low, opt, high):
-        if point is not None and old.max is not None and point > old.max:
+        below = point is not None and lowest is not None and point < lowest
+        above = point is not None and old.max is not None and point > old.max
+        if below or above:
             raise InputError(
-                f"dimension {at} of {name} was exported for {old.min} to {old.max}, not {point}",
-                hint="export with a torch.export.Dim of a larger range",
-            )
-        if point is not None and old.min is not None and point < old.min and point > 1:
-            raise InputError(
-                f"dimension {at} of {name} was exported for {old.min} to {old.max}, not {point}",
+                f"dimension {at} of {name} was exported for {_interval(old)}, not {point}",
                 hint="export with a torch.export.Dim of a larger range",
             )
     least = old.min if low is None else low

@@ -10,8 +10,8 @@ import attrs
 import torch
 
 from rewright.errors import FallbackWarning, InputError
-from rewright.frontends.compat import share_memory
 from rewright.frontends.jit_inputs import JitInput
+from rewright.frontends.memory import share_memory, span
 from rewright.ir.graph import Constant, Graph
 from rewright.ir.signature import Signature
 from rewright.statistics import record_fallback
@@ -74,7 +74,7 @@ class OverlapCheck:
     def find(self, args: Sequence[Any]) -> tuple[str, str] | None:
         """The names of a written input and of one that overlaps it, or None."""
         spans = sorted(
-            (*_span(args[at]), at)
+            (*span(args[at]), at)
             for at in self.watched
             if isinstance(args[at], torch.Tensor) and args[at].numel()
         )
@@ -95,13 +95,6 @@ class OverlapCheck:
             if self.mutated & {at, other} and share_memory(args[at], args[other]):
                 return other
         return None
-
-
-def _span(tensor: torch.Tensor) -> tuple[int, int]:
-    """The addresses of the first byte and after the last one."""
-    start = tensor.data_ptr()
-    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return start, start + (last + 1) * tensor.itemsize
 
 
 @attrs.define

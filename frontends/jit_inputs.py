@@ -18,6 +18,7 @@ from rewright.errors import UnsupportedError
 from rewright.frontends.compat import is_functorch_wrapped, is_wrapped_float, source_name
 from rewright.frontends.importer import Placeholder
 from rewright.frontends.locations import clean_path
+from rewright.frontends.tensor_kinds import refuse_class, refuse_layout
 from rewright.ir.signature import Argument, Signature
 
 
@@ -116,7 +117,6 @@ def signature_of(inputs: Sequence[JitInput]) -> Signature:
 # --------------------------------------------------------------------------- refusals
 
 _NUMBERS: Final = (bool, int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
-_LAYOUTS: Final = {torch.strided: "", torch.jagged: "nested"}
 
 
 def refuse_unsupported(inputs: Sequence[JitInput], example_inputs: Sequence[Any]) -> None:
@@ -136,28 +136,13 @@ def refuse_unsupported(inputs: Sequence[JitInput], example_inputs: Sequence[Any]
 
 
 def _refuse_tensor(name: str, tensor: torch.Tensor) -> None:
-    layout = _LAYOUTS.get(tensor.layout, "sparse")
-    if tensor.is_nested or layout:
-        raise UnsupportedError(
-            f"the input {name} is a {'nested' if tensor.is_nested else layout} tensor",
-            hint="pass a dense tensor: x.to_dense(), or x.to_padded_tensor(0.0)",
-        )
+    refuse_layout(tensor, f"the input {name}", name)
     if is_functorch_wrapped(tensor):
         raise UnsupportedError(
             f"the input {name} is inside a torch.func transform (vmap, grad)",
             hint="compile the function that does the transform: torch.compile(vmap(f))",
         )
-    kind = type(tensor).__name__
-    if kind == "DTensor":
-        raise UnsupportedError(
-            f"the input {name} is a DTensor, a part of a tensor on several devices",
-            hint="compile what runs on one device: pass x.to_local()",
-        )
-    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
-        raise UnsupportedError(
-            f"the input {name} is a {kind}, a tensor class with operators of its own",
-            hint="pass a plain torch.Tensor",
-        )
+    refuse_class(tensor, f"the input {name}", name)
 
 
 def refuse_gradients(inputs: Sequence[JitInput], example_inputs: Sequence[Any]) -> list[str]:

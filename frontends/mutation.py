@@ -17,7 +17,8 @@ from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves
 
 from rewright.errors import UnsupportedError
-from rewright.frontends.functional import BASE, Alias, View
+from rewright.frontends.functional import Alias
+from rewright.frontends.views import BASE, View
 from rewright.ir.builder import bind_operands
 from rewright.ir.graph import Graph, Value
 from rewright.ir.inference import infer_types

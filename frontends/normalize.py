@@ -47,7 +47,21 @@ MAY_COPY: Final = frozenset(
 ) | {name for name in CASTS if name.startswith("aten.")}
 """Ops whose schemas allow a view, but which copy where they must."""
 
+RETURN_SELF: Final = (
+    IDENTITIES - {"aten.detach", "aten.alias"} | CASTS | {"aten.flatten.using_ints"}
+)
+"""Ops that return their operand itself where there is nothing to do; others make a new tensor
+that shares its memory (``view``, ``detach``, ``expand``)."""
+
 EXPANDS: Final = frozenset("aten.expand aten.expand_as aten.expand_copy".split())
+
+EACH_VIEWS: Final[Mapping[str, tuple[str, str]]] = {
+    "aten.broadcast_tensors": ("aten.expand", "size"),
+    "aten.atleast_1d.Sequence": ("aten.reshape", "shape"),
+    "aten.atleast_2d.Sequence": ("aten.reshape", "shape"),
+    "aten.atleast_3d.Sequence": ("aten.reshape", "shape"),
+}
+"""Ops that make a view of each tensor of a list: the one that makes one, and its parameter."""
 
 DROPPED: Final = frozenset(
     "aten._assert_tensor_metadata aten.sym_constrain_range_for_size "

@@ -38,8 +38,12 @@ class SymbolTable:
     Attributes:
         ranges: torch's symbol to its range, where the frontend knows one.
         hints: torch's symbol to its size in the example.
-        least: the least size of a symbol whose range torch starts at 2, which it does for want
-            of a bound: it never traces sizes 0 and 1 as symbols, yet lets callers pass them.
+        least: the least size of a symbol whose range torch starts at 2 or below. That start is
+            none of the user's: torch traces as if a symbolic size were at least 2, writes 2 for a
+            dim without a bound and 0 for a ``Dim`` without one, and its own ``ep.module()`` takes
+            0 and 1 under both. So an export's sizes start at 1 (``Dim(min=2)`` can't be told
+            from no bound); a start of 3 or more is a user's word and holds as it stands. Size 0
+            is taken where ``Input(min=...)`` asks for it: most shape facts fail for it.
     """
 
     ranges: Mapping[sympy.Symbol, ValueRanges[Any]] = attrs.field(factory=dict)

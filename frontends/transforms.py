@@ -46,7 +46,8 @@ def flatten_transforms(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
         placeholders and outputs.
 
     Raises:
-        UnsupportedError: a transform that needs autograd, which is off; names the user's line.
+        UnsupportedError: a transform that computes a gradient, or one that torch can't run on fake
+            tensors; names the user's line.
     """
     if not any(map(is_transform, module.graph.nodes)):
         return module
@@ -118,12 +119,21 @@ def _trace(
         with detect_fake_mode(values) or nullcontext(), torch.no_grad(), preserve_node_meta():
             return make_fx(run)(*values)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UnsupportedError(
-            f"a torch.func transform can't be compiled: {reason}",
-            where=next(filter(None, map(location_of, region)), None),
-            hint="vmap and jvp can; there are no gradients inside a compiled graph",
-        ) from error
+        raise _refused(region, error) from error
+
+
+def _refused(region: Sequence[torch.fx.Node], error: Exception) -> UnsupportedError:
+    """What to say of a transform that torch can't run on fake tensors."""
+    names = [getattr(node.target, "__name__", "") for node in region]
+    reason = str(error).strip().split("\n")[0]
+    if "_unwrap_for_grad" in names:  # autograd is off: of that, torch says that an assert failed
+        reason = "it computes a gradient (grad, vjp, jacrev), and compiled graphs have no backward"
+    return UnsupportedError(
+        f"a torch.func transform can't be compiled: {reason}",
+        where=next(filter(None, map(location_of, region)), None),
+        hint="call it outside of the compiled model, or in a function under "
+        "@torch.compiler.disable; vmap, jvp and jacfwd can be compiled",
+    )
 
 
 def _copy_into(

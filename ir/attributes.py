@@ -8,7 +8,7 @@ operands. A subgraph is held the same way, by a :class:`RegionRef`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
 from typing import Any
 
 import attrs
@@ -94,6 +94,18 @@ class Attributes(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The attribute called `name`, or `default`."""
+        return self._items.get(name, default)
+
+    def keys(self) -> KeysView[str]:
+        """The names, in order."""
+        return self._items.keys()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Names and attributes, in order."""
+        return self._items.items()
 
     def __hash__(self) -> int:
         if self._hash is None:

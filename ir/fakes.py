@@ -91,6 +91,7 @@ class FakeWorld:
     ) -> sympy.Symbol:
         if not symbol.is_integer:
             return self.env.create_unbacked_symfloat().node.expr
+        covered = hull(ranges) if ranges else Range(0 if symbol.is_nonnegative else None)
         if hint is not None:
             from torch._dynamo.source import ConstantSource  # seconds, where Dynamo isn't loaded
 
@@ -99,12 +100,11 @@ class FakeWorld:
                 source=ConstantSource(symbol.name),
                 dynamic_dim=DimDynamic.DYNAMIC,
                 constraint_dim=None,
-                positive=None,
+                positive=(covered.min is not None and covered.min > 0) or None,
                 do_not_specialize_zero_one=True,
             )
         else:
             their = self.env.create_unbacked_symint().node.expr
-        covered = hull(ranges) if ranges else Range(0 if symbol.is_nonnegative else None)
         self.env.var_to_range[their] = ValueRanges(
             -int_oo if covered.min is None else covered.min,
             int_oo if covered.max is None else covered.max,

@@ -19,6 +19,7 @@ import torch.fx
 from rewright.errors import InputError, UnsupportedError
 from rewright.ir.attributes import Opaque, Operand, RegionRef
 from rewright.ir.calls import flat_results, nests_results, returns_bare, torch_arguments
+from rewright.ir.dispatched import dispatched_form
 from rewright.ir.fakes import FakeWorld, example_sizes
 from rewright.ir.fx_sizes import emit_size
 from rewright.ir.graph import Constant, Graph, Node, SymbolInfo, Value
@@ -34,6 +35,7 @@ def to_fx(
     *,
     constants: Literal["attributes", "inputs"] = "attributes",
     sizes: Literal["computed", "inputs"] = "computed",
+    function_of: Callable[[Node], Callable[..., Any] | None] = lambda _: None,
 ) -> torch.fx.GraphModule:
     """An FX module that computes what `graph` does.
 
@@ -51,6 +53,7 @@ def to_fx(
         sizes: ``computed``: sizes come from the shapes of inputs. ``inputs``:
             :func:`size_inputs` are taken, as ints, before the inputs; Inductor needs that where
             no input has a dimension that is just the symbol.
+        function_of: for a node of ours, what computes it; None: its reference.
 
     Raises:
         InputError: a source has no data (with ``attributes``).
@@ -58,7 +61,7 @@ def to_fx(
     """
     world = _world(graph)
     root = torch.nn.Module()
-    exporter = _Exporter(graph, torch.fx.Graph(), root, world)
+    exporter = _Exporter(graph, torch.fx.Graph(), root, world, function_of)
     if sizes == "inputs":
         for symbol in size_inputs(graph):
             exporter.sizes[symbol] = exporter.placeholder(symbol.name, world.number(symbol))
@@ -98,9 +101,15 @@ class _Exporter:
     """Writes one graph (a program, its recipes, a region) into one FX graph."""
 
     def __init__(
-        self, graph: Graph, fx: torch.fx.Graph, root: torch.nn.Module, world: FakeWorld
+        self,
+        graph: Graph,
+        fx: torch.fx.Graph,
+        root: torch.nn.Module,
+        world: FakeWorld,
+        function_of: Callable[[Node], Callable[..., Any] | None],
     ) -> None:
         self.graph = graph
+        self.function_of = function_of
         self.fx = fx
         self.root = root
         self.world = world
@@ -157,7 +166,7 @@ class _Exporter:
             if constant.is_source and constant.uses:
                 self.values[constant] = self._held(constant)
         if graph.has_recipes:
-            recipes = _Exporter(graph.prepare, self.fx, self.root, self.world)
+            recipes = _Exporter(graph.prepare, self.fx, self.root, self.world, self.function_of)
             recipes.values = self.values
             recipes.nodes()
             for name, value in zip(
@@ -209,10 +218,11 @@ class _Exporter:
             return self._inline(node.regions[0], arguments["operands"])
         types = [value.type for value in node.results]
         args, kwargs = call_args(node.op, arguments)
-        target = node.op.target
+        dispatched = dispatched_form(node.op)
+        target = dispatched or self.function_of(node) or node.op.target
         if nests_results(node.op):
             target = _Flat(target)
-        if node.op.is_torch:
+        if node.op.is_torch or dispatched is not None:
             args, kwargs = _lists(args), _lists(kwargs)
         vals = [self.world.new(item) for item in types]
         made = self.fx.call_function(target, tuple(args), kwargs)
@@ -270,7 +280,7 @@ class _Exporter:
     # -- regions
 
     def _inline(self, region: Graph, arguments: Sequence[Any]) -> list[Any]:
-        inner = _Exporter(region, self.fx, self.root, self.world)
+        inner = _Exporter(region, self.fx, self.root, self.world, self.function_of)
         inner.values = dict(zip(region.inputs, arguments, strict=True))
         inner.nodes()
         return [inner.values[value] for value in region.outputs]
@@ -278,7 +288,7 @@ class _Exporter:
     def _region(self, node: Node, number: int) -> torch.fx.Node:
         """A region as a submodule, which is how FX gives it to a higher-order operator."""
         region, root = node.regions[number], torch.nn.Module()
-        inner = _Exporter(region, torch.fx.Graph(), root, self.world)
+        inner = _Exporter(region, torch.fx.Graph(), root, self.world, self.function_of)
         for value in region.inputs:
             inner.values[value] = inner.input(value, value.hint or f"input_{value.index}")
         returned = inner.body()

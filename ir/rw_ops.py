@@ -213,7 +213,7 @@ def layer_norm(
     """
     x, over = _wide(input), list(range(-dims, 0))
     centred = x - x.mean(over, keepdim=True)
-    scaled = centred * torch.rsqrt(centred.square().mean(over, keepdim=True) + eps)
+    scaled = centred / torch.sqrt(centred.square().mean(over, keepdim=True) + eps)
     return _affine(scaled, weight, bias).to(input.dtype)
 
 
@@ -233,7 +233,7 @@ def rms_norm(
         The input's shape and dtype.
     """
     x, over = _wide(input), list(range(-dims, 0))
-    scaled = x * torch.rsqrt(x.square().mean(over, keepdim=True) + eps)
+    scaled = x / torch.sqrt(x.square().mean(over, keepdim=True) + eps)
     return _affine(scaled, weight, None).to(input.dtype)
 
 
@@ -264,7 +264,7 @@ def group_norm(
     x = _wide(input).reshape(n, groups, channels // groups, *spatial)
     over = list(range(2, x.dim()))
     centred = x - x.mean(over, keepdim=True)
-    scaled = centred * torch.rsqrt(centred.square().mean(over, keepdim=True) + eps)
+    scaled = centred / torch.sqrt(centred.square().mean(over, keepdim=True) + eps)
     per_channel = [channels, *(1 for _ in spatial)]
     result = _affine(
         scaled.reshape(input.shape),

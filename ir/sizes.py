@@ -192,6 +192,8 @@ def same(a: Dim, b: Dim, ranges: Ranges | None = None) -> bool | None:
 
 def same_shape(a: tuple[Dim, ...], b: tuple[Dim, ...], ranges: Ranges | None = None) -> bool | None:
     """Whether two shapes are equal: True, False or None (depends on the sizes)."""
+    if a == b:
+        return True
     if len(a) != len(b):
         return False
     facts = [same(x, y, ranges) for x, y in zip(a, b, strict=True)]

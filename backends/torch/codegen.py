@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from keyword import iskeyword
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import sympy
@@ -29,10 +29,11 @@ from rewright.backends.torch.liveness import Plan, plan
 from rewright.backends.torch.source import Module, Names, literal, targets, tuple_of
 from rewright.backends.torch.symbols import in_order, solution, typical, typical_size
 from rewright.ir.attributes import Operand, Record, RegionRef
+from rewright.ir.calls import returns_bare
 from rewright.ir.graph import Graph, Node, Value
 from rewright.ir.location import Location
 from rewright.ir.ops import SCALAR, SEGMENT, Op, call_args
-from rewright.ir.sizes import evaluate
+from rewright.ir.sizes import evaluate, format_expr
 from rewright.ir.types import ScalarType, TensorType, Type
 
 _LOCATION_COLUMN = 72
@@ -113,8 +114,14 @@ class Writer:
         name = scope.symbols[symbol] = self.names.unique(symbol.name)
         self.module.line(f"{name} = {text}")
 
-    def function(self, graph: Graph, name: str) -> None:
-        """A function that computes `graph` (a region) and returns a tuple."""
+    def function(self, graph: Graph, name: str, bare: bool = False) -> None:
+        """A function that computes `graph` (a region).
+
+        Args:
+            graph: the region.
+            name: of the function.
+            bare: whether it returns its one result by itself; otherwise a tuple.
+        """
         inner = Writer(self.module, self.names)
         scope = Scope(graph)
         for value in graph.inputs:
@@ -122,8 +129,8 @@ class Writer:
         parameters = ", ".join(scope.names[value] for value in graph.inputs)
         with self.module.block(f"def {name}({parameters}):"):
             inner.graph(scope, plan(graph))
-            returned = tuple_of(scope.names[value] for value in graph.terminator.operands)
-            self.module.line(f"return {returned}")
+            results = [scope.names[value] for value in graph.terminator.operands]
+            self.module.line(f"return {results[0] if bare else tuple_of(results)}")
 
     def heading(self, text: str) -> None:
         """A comment that begins a paragraph."""
@@ -172,8 +179,8 @@ class Writer:
     def _call(self, scope: Scope, node: Node) -> str:
         """The expression that computes `node`."""
         functions = [self.names.unique(f"{node.op.name.split('.')[-1]}_body") for _ in node.regions]
-        for region, name in zip(node.regions, functions, strict=True):
-            self.function(region, name)
+        for number, (region, name) in enumerate(zip(node.regions, functions, strict=True)):
+            self.function(region, name, returns_bare(node.op, number))
         slots = count()
 
         def of(leaf: Any) -> Argument:
@@ -344,6 +351,23 @@ def _while(writer: Writer, scope: Scope, node: Node) -> None:
         _branch(writer, body, [*names, *given], names, anew=False)
 
 
+_TORCHS_WORDS: Final = "Runtime assertion failed for expression"
+"""How torch begins the message of a check whose author gave none."""
+
+
+def _check(writer: Writer, scope: Scope, node: Node) -> None:
+    """``if not ...: check_failed(...)``, which costs less than the operator, and says where."""
+    condition, message = node.attributes["self"], str(node.attributes["assert_msg"])
+    test = writer.leaf(scope, node, condition).text
+    stated = format_expr(condition) if isinstance(condition, sympy.Basic) else "its condition"
+    own = "" if message.startswith(_TORCHS_WORDS) else message
+    given = [repr(text) for text in (own, stated, str(node.loc or ""))]
+    sizes = sorted(condition.free_symbols, key=str) if isinstance(condition, sympy.Basic) else ()
+    given += [f"{symbol.name}={scope.symbols[symbol]}" for symbol in sizes]
+    with writer.module.block(f"if not {test}:"):
+        writer.module.line(f"check_failed({', '.join(given)})")
+
+
 def _segment(writer: Writer, scope: Scope, node: Node) -> None:
     """A function of its own."""
     name = writer.names.unique(f"{node.attributes['backend']}_segment")
@@ -356,6 +380,7 @@ def _segment(writer: Writer, scope: Scope, node: Node) -> None:
 _SPECIAL: Mapping[str, Callable[[Writer, Scope, Node], None]] = {
     SCALAR.name: _scalar,
     SEGMENT.name: _segment,
+    "aten._assert_scalar": _check,
     "higher_order.cond": _cond,
     "higher_order.while_loop": _while,
 }

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch._C import _nn
 
 from rewright.backends.torch.runtime import restride
-from rewright.ir.graph import Node
+from rewright.ir.graph import Node, Value
 from rewright.ir.ops import Op
+from rewright.ir.rw_ops import ACTIVATIONS
 from rewright.ir.types import TensorType
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -118,7 +119,16 @@ def scaled_dot_product_attention(
     )
 
 
-@implements("rw.layer_norm")
+def _one_dtype(node: Node) -> bool:
+    """Whether all operands are of one dtype: torch's kernels ask for that."""
+    return len({value.type.dtype for value in node.operands if _is_tensor(value)}) == 1
+
+
+def _is_tensor(value: Value) -> bool:
+    return isinstance(value.type, TensorType)
+
+
+@implements("rw.layer_norm", when=_one_dtype)
 def layer_norm(
     input: Tensor,
     weight: Tensor | None = None,
@@ -131,7 +141,7 @@ def layer_norm(
     return torch.layer_norm(input, input.shape[-dims:], weight, bias, eps)
 
 
-@implements("rw.rms_norm")
+@implements("rw.rms_norm", when=_one_dtype)
 def rms_norm(
     input: Tensor, weight: Tensor | None = None, *, dims: int = 1, eps: float = 1e-6
 ) -> Tensor:
@@ -139,7 +149,7 @@ def rms_norm(
     return torch.rms_norm(input, input.shape[-dims:], weight, eps)
 
 
-@implements("rw.group_norm")
+@implements("rw.group_norm", when=_one_dtype)
 def group_norm(
     input: Tensor,
     weight: Tensor | None = None,
@@ -152,3 +162,31 @@ def group_norm(
     """Torch's own, one kernel; SiLU after it."""
     normalised = torch.group_norm(input, groups, weight, bias, eps)
     return torch.nn.functional.silu(normalised, inplace=True) if silu else normalised
+
+
+@implements("rw.rope", when=_one_dtype)
+def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False) -> Tensor:
+    """In the dtype of `x`: rounded twice, and not cast to and fro."""
+    rotary = cos.shape[-1]
+    whole = rotary == x.shape[-1]
+    turned = x if whole else x[..., :rotary]
+    if interleaved:
+        even, odd = turned[..., 0::2], turned[..., 1::2]
+        rotated = torch.stack((-odd, even), -1).flatten(-2)
+    else:
+        low, high = turned[..., : rotary // 2], turned[..., rotary // 2 :]
+        rotated = torch.cat((-high, low), -1)
+    result = torch.addcmul(turned * cos, rotated, sin)
+    return result if whole else torch.cat((result, x[..., rotary:]), -1)
+
+
+def _halves(node: Node) -> bool:
+    """Whether gate and value are of one shape and dtype."""
+    gate, up = (value.type for value in node.operands)
+    return gate == up
+
+
+@implements("rw.gated", when=_halves)
+def gated(gate: Tensor, up: Tensor, *, activation: str = "silu") -> Tensor:
+    """The activation, and a product in its place."""
+    return ACTIVATIONS[activation](gate).mul_(up)

@@ -20,6 +20,7 @@ import attrs
 import sympy
 import torch
 
+from rewright.backends.torch.implementations import implementation_of
 from rewright.backends.torch.liveness import is_computed, plan, spec_symbols
 from rewright.errors import CompileError
 from rewright.ir.builder import Builder
@@ -164,8 +165,14 @@ class _Variant:
     assumed: tuple[str, ...]
 
 
+def _function_of(node: Node) -> Callable[..., Any] | None:
+    """What torch computes `node` by: Inductor has kernels for that, and none for a reference."""
+    found = implementation_of(node.op, node)
+    return found.function if found is not None else None
+
+
 def _compiled(graph: Graph, part: Part, options: Mapping[str, Any]) -> _Variant:
-    module = to_fx(graph, constants="inputs", sizes="inputs")
+    module = to_fx(graph, constants="inputs", sizes="inputs", function_of=_function_of)
     placeholders = module.graph.find_nodes(op="placeholder")
     for constant, node in zip(reversed(part.constants), reversed(placeholders), strict=False):
         if constant in part.strides:
@@ -225,4 +232,6 @@ def _around(known: Range, size: int) -> Range:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """What torch says; of an error whose text is no sentence (a KeyError's), its class too."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    return line if " " in line else f"{type(error).__name__}: {line}"

@@ -2,12 +2,14 @@
 
 Folding moves constant arithmetic here from the middle of a program, where each step would have
 rounded to its dtype. Done once, it is done in ``f32`` where the dtype is a 16-bit float, and
-rounded once, at the end.
+rounded once, at the end. What holds the same bits is kept once, and what is on the way to a
+constant no longer than needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -17,6 +19,7 @@ from torch import Tensor
 from rewright.errors import UnsupportedError
 from rewright.ir.attributes import Operand
 from rewright.ir.calls import flat_results, torch_arguments
+from rewright.ir.contents import equal_contents
 from rewright.ir.graph import Constant, Graph, Node, Value
 from rewright.ir.ops import SCALAR, Trait, call
 from rewright.ir.sizes import evaluate
@@ -55,7 +58,14 @@ def prepare(graph: Graph, sources: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not graph.has_recipes:
         return {}
     with torch.inference_mode(False), torch.no_grad():
-        return _Kitchen(graph, sources).run()
+        return _shared(_Kitchen(graph, sources).run())
+
+
+def _shared(made: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`made`, with one tensor for all that hold the same bits."""
+    for first, *others in equal_contents(made):
+        made.update((other, made[first]) for other in others)
+    return made
 
 
 @attrs.define(eq=False)
@@ -65,15 +75,46 @@ class _Kitchen:
     graph: Graph
     sources: Mapping[str, Tensor]
     values: dict[Value, Any] = attrs.field(factory=dict)
+    """What later nodes use."""
+    waiting: Counter[Value] = attrs.field(factory=Counter)
+    """How many uses of a value are still to come."""
 
     def run(self) -> dict[str, Tensor]:
         recipes = self.graph.prepare
+        names: dict[Value, list[str]] = {}
+        for name, value in zip(recipes.prepared_names, recipes.outputs, strict=True):
+            names.setdefault(value, []).append(name)
+        self.waiting.update(value for node in recipes for value in self._operands(node))
+        made: dict[str, Tensor] = {}
+        for constant in recipes.outputs:
+            if isinstance(constant, Constant):
+                self._serve(constant, names, made)
         for node in recipes:
             self._node(node)
-        made = zip(recipes.prepared_names, recipes.outputs, strict=True)
-        return {
-            name: _rounded(self._value(value), self.graph.constants[name]) for name, value in made
-        }
+            for value in node.results:
+                self._serve(value, names, made)
+            self._forget(node)
+        return {name: made[name] for name in recipes.prepared_names}
+
+    def _serve(
+        self, value: Value, names: Mapping[Value, list[str]], made: dict[str, Tensor]
+    ) -> None:
+        for name in names.get(value, ()):
+            made[name] = _rounded(self._value(value), self.graph.constants[name])
+
+    def _operands(self, node: Node) -> Iterable[Value]:
+        """The values that `node` uses; for a prepared constant, its recipe."""
+        for value in node.operands:
+            is_prepared = isinstance(value, Constant) and not value.is_source
+            yield self.graph.recipe(value) if is_prepared else value
+
+    def _forget(self, node: Node) -> None:
+        """Drops what nothing after `node` uses."""
+        for value in self._operands(node):
+            self.waiting[value] -= 1
+        for value in (*self._operands(node), *node.results):
+            if not self.waiting[value]:
+                self.values.pop(value, None)
 
     def _value(self, value: Value) -> Any:
         if isinstance(value, Constant):

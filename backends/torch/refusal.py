@@ -272,7 +272,8 @@ def _check_range(
             f"expected {known.min if known.min is not None else '-inf'} to "
             f"{known.max if known.max is not None else 'inf'}",
             name=name,
-            hint="compile with a wider range of this dimension",
+            hint="compile with a wider range of this dimension"
+            + (f": rewright.Input(min=..., name={name!r})" if solution == 0 else ""),
         )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
+from rewright.errors import CheckError
 from rewright.ir.calls import flat_results
 from rewright.ir.ops import get_op
 
@@ -43,6 +44,21 @@ def alone(function: Callable[..., Any]) -> Callable[..., Any]:
                 torch.set_autocast_enabled(device, True)
 
     return call
+
+
+def check_failed(message: str, condition: str, where: str, **sizes: Any) -> NoReturn:
+    """Says that a check of the model's own (``torch._check``) failed.
+
+    Raises:
+        CheckError: with the user's message, if there is one, and the sizes in the condition.
+    """
+    given = ", ".join(f"{name} is {value}" for name, value in sizes.items())
+    raise CheckError(
+        f"{message or 'a check that the model makes failed'}: {condition} is false"
+        + (f", where {given}" if given else ""),
+        where=where or None,
+        hint="the numbers in the inputs decide this, not their shapes",
+    )
 
 
 def restride(tensor: Tensor, strides: Sequence[int]) -> Tensor:

@@ -34,7 +34,7 @@ IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
         *("_is_alias_of", "_is_any_autocast_enabled"),
     ),
     "rewright.backends.torch.implementations": ("implementation",),
-    "rewright.backends.torch.runtime": ("flat", "operator", "restride"),
+    "rewright.backends.torch.runtime": ("check_failed", "flat", "operator", "restride"),
 }
 """What generated source may import: the names, by module (``""``: modules themselves)."""
 

@@ -121,8 +121,12 @@ class Unpacker:
         expected = class_of(spec)
         text = expected.__name__ if expected in _PLAIN else ""
         kind = self.spell(text) if text else self.module.hold(expected.__name__, expected)
-        self.tests.append(f"{self.spell('type')}({name}) is {kind}")
+        if expected is not dict:
+            self.tests.append(f"{self.spell('type')}({name}) is {kind}")
         if expected is dict:
+            # At once: torch warns of a tensor that is indexed by a string.
+            with self.module.block(f"if {self.spell('type')}({name}) is not {kind}:"):
+                self.module.line(f"raise {self.spell('Exception')}")
             self.tests.append(f"{self.spell('len')}({name}) == {len(parts)}")
             for part, key in zip(parts, spec.context, strict=True):
                 self.module.line(f"{part} = {name}[{self._key(key)}]")

@@ -2,6 +2,7 @@
 
     RewrightError
       InputError             the values given to a program
+        CheckError           a check that the model makes of its values failed
       SettingsError          the settings given to a compile
       ParseError             IR or pipeline text
       ArtifactError          a saved program
@@ -32,6 +33,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "ArtifactError",
+    "CheckError",
     "CompileError",
     "ConversionError",
     "DetachedWarning",
@@ -120,6 +122,13 @@ class InputError(RewrightError, ValueError):
     ) -> None:
         super().__init__(message, where=where, hint=hint)
         self.name = name
+
+
+class CheckError(InputError, RuntimeError):
+    """A check that the model makes while it runs (``torch._check``) failed.
+
+    It is a RuntimeError, too, which is what eager mode raises there.
+    """
 
 
 class SettingsError(RewrightError, ValueError):

@@ -106,13 +106,57 @@ def test_batch_statistics_are_refused_with_their_module():
     assert "layers.0" in error.where
 
 
-def test_an_operator_without_a_fake_implementation():
-    @torch.library.custom_op("rewright_test::no_fake", mutates_args=())
-    def no_fake(x: torch.Tensor) -> torch.Tensor:
-        return x.clone()
+@torch.library.custom_op("rewright_test::no_fake", mutates_args=())
+def no_fake(x: torch.Tensor) -> torch.Tensor:
+    return x.clone()
 
-    with pytest.raises(Exception, match="no_fake"):
-        jit(lambda x: no_fake(x))(X)  # Dynamo finds out before the backend does
+
+NESTED = torch.nested.nested_tensor([torch.ones(2, 8), torch.ones(3, 8)])
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "named"),
+    [
+        (lambda x: no_fake(x), X, "no_fake.register_fake"),
+        (lambda x: x * 2, X.to_sparse(), "does not support sparse Tensors"),
+        (lambda x: x * 2, NESTED, "does not support strided NestedTensor"),
+    ],
+    ids=["no fake implementation", "sparse", "nested"],
+)
+def test_what_dynamo_refuses_before_a_backend_is_asked(function, argument, named: str):
+    """Then the error is Dynamo's own, which says what and at which line."""
+    with pytest.raises(torch._dynamo.exc.TorchDynamoException, match=named) as caught:
+        jit(function)(argument)
+    assert "test_dynamo_errors.py" in str(caught.value)
+    assert rewright.stats().graphs == 0
+
+
+@pytest.mark.parametrize("argument", [X.to_sparse(), NESTED], ids=["sparse", "nested"])
+def test_what_dynamo_refuses_runs_in_eager_where_graphs_may_break(argument):
+    with torch.no_grad():
+        found = jit(lambda x: x * 2, fullgraph=False)(argument)
+    assert found.layout == argument.layout
+    assert rewright.stats().graphs == 0
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.func.grad(lambda y: (y * y).sum())(x) + 1,
+        lambda x: torch.func.vjp(torch.sin, x)[1](x)[0],
+        lambda x: torch.func.jacrev(torch.sin)(x[0]),
+    ],
+    ids=["grad", "vjp", "jacrev"],
+)
+def test_gradients_inside_a_model_are_refused(function):
+    with torch.no_grad():
+        error = raised(function, X, error=UnsupportedError)
+    assert error.message == (
+        "a torch.func transform can't be compiled: it computes a gradient (grad, vjp, jacrev), "
+        "and compiled graphs have no backward"
+    )
+    assert "test_dynamo_errors.py" in error.where
+    assert "@torch.compiler.disable" in error.hint
 
 
 def test_an_operator_that_torch_cant_trace_names_the_line(monkeypatch: pytest.MonkeyPatch):

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import rewright
+from rewright.errors import CheckError
 from tests.frontends.jit import Block, check, compiles, jit, same
 
 X = torch.linspace(-2, 2, 32).reshape(4, 8)
@@ -266,14 +267,19 @@ def test_a_failing_check_raises():
     def function(x):
         count = x.sum().int().item()
         torch._check(count >= 2)
-        torch._check(count <= 8)
+        torch._check(count <= 8, lambda: "too many")
         return torch.ones(count) + count
 
     compiled = jit(function)
     with torch.no_grad(), compiles(1):
         same(compiled(torch.tensor([1.0, 2.0])), function(torch.tensor([1.0, 2.0])))
-        with pytest.raises(RuntimeError, match="u0 <= 8"):
+        with pytest.raises(CheckError, match="too many: u0 <= 8 is false, where u0 is 9") as high:
             compiled(torch.tensor([4.0, 5.0]))
+        with pytest.raises(RuntimeError, match=r"a check .* failed: u0 >= 2 is false") as low:
+            compiled(torch.tensor([1.0, 0.0]))
+    line = function.__code__.co_firstlineno
+    assert f"test_dynamo_graphs.py:{line + 3}" in high.value.where
+    assert f"test_dynamo_graphs.py:{line + 2}" in low.value.where
 
 
 # --------------------------------------------------------------------------- modes

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
 from torch.export import Dim
+from torch.testing._internal.two_tensor import TwoTensor
 
 import rewright
 from rewright import Input
@@ -203,6 +205,60 @@ def test_sizes_outside_their_range_are_refused_by_name():
     program = export_and_compare(module, (torch.randn(4, 3),), dynamic_shapes=({0: batch},))
     with pytest.raises(InputError, match=r"dimension 0 of x.*9.*8"):
         program(torch.randn(9, 3))
+
+
+@pytest.mark.parametrize(
+    ("dim", "taken", "refused"),
+    [
+        (Dim.AUTO, [1, 2, 3, 50], [0]),
+        (Dim.DYNAMIC, [1, 2, 3, 50], [0]),
+        (Dim("b"), [1, 2, 3, 50], [0]),
+        (Dim("b", max=8), [1, 2, 8], [0, 9]),
+        (Dim("b", min=1, max=8), [1, 2, 8], [0, 9]),
+        (Dim("b", min=2, max=8), [1, 2, 8], [0, 9]),
+        (Dim("b", min=3, max=8), [3, 8], [0, 1, 2, 9]),
+        (Dim("b", min=4), [4, 50], [0, 1, 2, 3]),
+    ],
+    ids=str,
+)
+def test_the_least_size(dim, taken, refused):
+    program = export_and_compare(
+        module_of(lambda self, x: torch.softmax(x * 2, 0).sum(1)),
+        (torch.randn(4, 3),),
+        *[(torch.randn(size, 3),) for size in taken],
+        dynamic_shapes=({0: dim},),
+        on_error="raise",
+    )
+    for size in refused:
+        with pytest.raises(InputError, match=f"dimension 0 of x is {size}, outside of its range"):
+            program(torch.randn(size, 3))
+
+
+def test_size_zero_is_taken_where_it_is_asked_for():
+    module = module_of(lambda self, x: (x * 2).sum(1))
+    exported = torch.export.export(module, (torch.randn(4, 3),), dynamic_shapes=({0: AUTO},))
+    before = rewright.stats()
+    program = rewright.compile_exported(exported, on_error="raise")
+    with pytest.raises(InputError, match=r"(?s)dimension 0 of x is 0.*1 to inf.*Input\(min="):
+        program(torch.randn(0, 3))
+    program = rewright.compile_exported(
+        exported, [Input(min=(0, 3), opt=(4, 3), max=(8, 3))], on_error="raise"
+    )
+    for size in (0, 1, 2, 8):
+        compare_call(program, module, (torch.randn(size, 3),), {})
+    with pytest.raises(InputError, match=r"dimension 0 of x is 9.*0 to 8"):
+        program(torch.randn(9, 3))
+    done = rewright.stats() - before
+    assert (done.graphs, done.fallbacks, done.nodes) == (2, 0, 4)
+
+
+@pytest.mark.parametrize("least", [0, 1, 3])
+def test_an_input_cannot_go_below_what_was_exported(least):
+    module = module_of(lambda self, x: x * 2)
+    dim = Dim("b", min=4, max=8)
+    exported = torch.export.export(module, (torch.randn(5, 3),), dynamic_shapes=({0: dim},))
+    with pytest.raises(InputError, match=f"was exported for 4 to 8, not {least}"):
+        rewright.compile_exported(exported, [Input(min=(least, 3), max=(8, 3))])
 
 
 def test_size_one_and_rest_of_the_range():
@@ -526,19 +582,48 @@ def test_not_an_exported_program():
         rewright.compile_exported(nn.Linear(2, 2))
 
 
+class Picks(nn.Module):
+    def forward(self, d):
+        return d["a"][0] * 2
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # these are prototypes, torch says
+    ROWS = torch.eye(3).to_sparse_csr()
+    NESTED = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    JAGGED = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
+
+
 @pytest.mark.parametrize(
     ("model", "args", "message"),
     [
         (nn.Linear(4, 4), torch.ones(3, 4), "args is a Tensor, expected a tuple"),
         (lambda x: x, (torch.ones(3),), "expected a torch.nn.Module, not function"),
         (nn.Linear(4, 4), (torch.ones(3, 5),), "torch.export can't export the model"),
-        (nn.ReLU(), (torch.nested.nested_tensor([torch.ones(2)]),), "nested tensor"),
-        (nn.ReLU(), (torch.eye(3).to_sparse(),), "sparse tensor"),
+        (nn.ReLU(), (NESTED,), r"input is a nested tensor, .*to_padded_tensor\(input, 0.0\)"),
+        (nn.ReLU(), (JAGGED,), r"input is a nested tensor \(jagged\), .*to_padded_tensor"),
+        (nn.ReLU(), (torch.eye(3).to_sparse(),), r"input is a sparse tensor \(COO\).*to_dense"),
+        (nn.ReLU(), (ROWS,), r"input is a sparse tensor \(CSR\)"),
+        (nn.ReLU(), (torch.eye(3).to_mkldnn(),), "input is a tensor in oneDNN's own layout"),
+        (nn.ReLU(), (TwoTensor(torch.ones(2), torch.ones(2)),), "input is a TwoTensor, a tensor"),
+        (Picks(), ({"a": [torch.eye(3).to_sparse()]},), r"d\['a'\]\[0\] is a sparse tensor"),
     ],
 )
 def test_what_cannot_be_exported(model, args, message):
-    with pytest.raises((FrontendError, UnsupportedError), match=message):
+    with pytest.raises((FrontendError, UnsupportedError), match=f"(?s){message}"):
         rewright.compile(model, args)
+
+
+def test_a_tensor_in_the_place_of_a_dict_is_refused_without_a_warning():
+    program = rewright.compile(Picks(), ({"a": [torch.ones(3)]},))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for wrong, got in ((torch.ones(3), "a Tensor"), ([torch.ones(3)], "a list"), (3, "a int")):
+            with pytest.raises(InputError, match=f"d: expected a dict, got {got}"):
+                program(wrong)
+        with pytest.raises(InputError, match=r"d\['a'\]: expected a list of 1, got a Tensor"):
+            program({"a": torch.ones(3)})
+    torch.testing.assert_close(program({"a": [torch.ones(3)]}), torch.full((3,), 2.0))
 
 
 def test_a_sparse_buffer_is_refused_by_name():

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from rewright.errors import CheckError
 from rewright.ir.interpreter import interpret
 from rewright.ir.parser import parse_graph
 from tests.backends.torch.programs import program, random_data
@@ -149,6 +150,34 @@ def test_asserts_run():
     made(torch.zeros(4))
     with pytest.raises(RuntimeError, match="x is too large"):
         made(torch.full((4,), 2.0))
+
+
+def test_checks_of_numbers_say_what_is_false():
+    text = """
+    graph @main(%x: f32[4]) -> f32[u0]
+      where u0 in {..} = %n, f0 in {..} = %f
+    {
+      %s = aten.sum(%x) : f32[]
+      %f = aten.item(%s) : float(f0)
+      aten._assert_scalar(f0 > -5.0, "the sum is too small")
+      %t = aten.gt.Scalar(%x, 0) : bool[4]
+      %c = aten.sum(%t) : i64[]
+      %n = aten.item(%c) : int(u0)
+      aten._assert_scalar(u0 >= 2, "Runtime assertion failed for expression u0 >= 2 on node 'ge'")
+      %y = aten.ones([u0]) : f32[u0]
+      return %y
+    }
+    """
+    made = program(text)
+    assert made(torch.ones(4))[0].shape == (4,)
+    with pytest.raises(CheckError) as small:
+        made(torch.full((4,), -2.0))
+    assert small.value.message == "the sum is too small: f0 > -5.0 is false, where f0 is -8.0"
+    with pytest.raises(CheckError) as few:
+        made(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    assert few.value.message == (
+        "a check that the model makes failed: u0 >= 2 is false, where u0 is 1"
+    )
 
 
 @pytest.mark.parametrize(
