@@ -7,7 +7,10 @@ RuleError that names the rule, its file and line, and what to do.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import reduce
+from operator import and_
 from typing import Any, Final
 
 import attrs
@@ -224,6 +227,26 @@ def _bound(roots: Sequence[Pattern]) -> frozenset[int]:
     return frozenset().union(*(known[id(root)] for root in roots))
 
 
+def _places(patterns: Sequence[Pattern], counted: Set[int] = frozenset()) -> Counter[int]:
+    """At how many places every match has a pattern, at least, by its id.
+
+    Args:
+        patterns: what is matched.
+        counted: ids of the patterns whose parts are counted already.
+    """
+    always = _bound(patterns)
+    places = Counter(id(pattern) for pattern in patterns)
+    for item in walk(*patterns):
+        if id(item) not in always or id(item) in counted:
+            continue
+        if isinstance(item, Either):
+            ways = [_places((part,), always | counted) for part in item.alternatives]
+            places += reduce(and_, ways)
+        else:
+            places.update(id(part) for part in children(item))
+    return places
+
+
 def root_nodes(root: Pattern) -> tuple[NodePattern, ...]:
     """The nodes that a root may be a result of."""
     match root:
@@ -301,8 +324,11 @@ def check_uses(spellings: Sequence[Spelling], methods: Mapping[str, Sequence[str
                         hint=did_you_mean(name, spelling.variables),
                     )
         used = {name for names in methods.values() for name in names}
+        places = _places(spelling.roots)
         for name, variable in spelling.variables.items():
-            if variable.is_attribute and name not in used and not name.startswith("_"):
+            if not variable.is_attribute or name in used or name.startswith("_"):
+                continue
+            if places[id(variable)] < 2:  # in two places it says that these are the same
                 raise RuleError(
                     f"{name!r} is captured and then ignored, so any value would match",
                     hint=f"take it in `where` or `replace`, or call it `_{name}` if any will do",

@@ -157,12 +157,9 @@ class _Driver:
             if not node.is_attached:
                 continue
             visits += 1
-            if _is_dead(node):
-                self.erase([node])
-            else:
-                plans = lookup(node)
-                if plans:
-                    self.visit(node, plans)
+            plans = lookup(node)
+            if plans:
+                self.visit(node, plans)
         self.applied.visits = visits
 
     def visit(self, node: Node, plans: Sequence[Plan]) -> None:
@@ -186,11 +183,11 @@ class _Driver:
         if isinstance(done, NoMatch):
             return False
         self.applied.hits[rule.name] += 1
-        self.erase(value.owner for value in fed if isinstance(value.owner, Node))
+        self.erase((*(v.owner for v in fed if isinstance(v.owner, Node)), *reversed(done.nodes)))
         self.above(value for value in fed if self.may_be_inside(value))
         self.above((value for user in moved for value in user.results), level=2)
         self.push([user for user in moved if user.is_attached])
-        self.push(done.nodes)
+        self.push([node for node in done.nodes if node.is_attached])
         self.note(rule, match, done)
         if self.observer is not None:
             self.observer.on_rewrite(done)
@@ -236,15 +233,21 @@ class _Driver:
 
     def above(self, values: Iterable[Value], level: int = 1) -> None:
         """Puts on top the nodes above `values`, as far up as a pattern may reach down."""
-        seen: dict[Node, None] = {}
+        seen: set[Node] = set()
         found: list[Node] = []
-        values = [*values]
-        while values and level <= self.index.depth:
-            users = dict.fromkeys(use.node for value in values for use in value.uses)
-            fresh = [user for user in users if user not in seen]
-            seen.update(dict.fromkeys(fresh))
-            found += [user for user in fresh if self.index.depth_of(user.op) >= level]
-            values = [value for user in fresh for value in user.results]
+        users = dict.fromkeys(user for value in values for user in value.users)
+        while users:
+            higher: dict[Node, None] = {}
+            for user in users:
+                if user in seen:
+                    continue
+                seen.add(user)
+                there, further = self.index.reach(user.op)
+                if there >= level:
+                    found.append(user)
+                if further >= level:
+                    higher.update(dict.fromkeys(u for value in user.results for u in value.users))
+            users = higher
             level += 1
         self.push(found)
 

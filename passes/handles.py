@@ -185,6 +185,7 @@ class Making:
             ranges=self._ranges,
             device=self.graph.device,
             regions=regions,
+            fresh=lambda *_: _unknown_size(op),
         )
         node = Node(op, operands, attributes, types, regions=regions, loc=self.loc)
         self.nodes.append(node)
@@ -196,3 +197,16 @@ class Making:
         for node in reversed(self.nodes):
             node.set_operands(())
         self.nodes.clear()
+
+
+def _unknown_size(op: Op) -> Any:
+    """Refuses what would bring a new symbol into the graph.
+
+    Raises:
+        RuleError: always.
+    """
+    raise RuleError(
+        f"{op.name} gives a size or number that only a run can tell, and a replacement can't",
+        hint="its type could not be the root's for all sizes; do it in a pass by hand, whose "
+        "Builder names the new size",
+    )

@@ -46,7 +46,7 @@ class RuleIndex:
         self.depth = max((plan.depth for plan in self.plans), default=0)
         self.most_uses = max((plan.most_uses for plan in self.plans), default=0)
         self._by_op: dict[Op, tuple[Plan, ...]] = {}
-        self._depths: dict[Op, int] = {}
+        self._reach: dict[Op, tuple[int, int]] = {}
         self._by_place: dict[tuple[Op, frozenset[Any]], tuple[Plan, ...]] = {}
 
     def lookup(self, node: Node) -> tuple[Plan, ...]:
@@ -69,11 +69,13 @@ class RuleIndex:
             self._by_op[op] = found
         return found
 
-    def depth_of(self, op: Op) -> int:
-        """How far below a node of `op` a change may matter to a match there."""
-        found = self._depths.get(op)
+    def reach(self, op: Op) -> tuple[int, int]:
+        """How far below a node of `op` a change may matter: to matches there, and further up."""
+        found = self._reach.get(op)
         if found is None:
-            found = self._depths[op] = max((plan.depth for plan in self.of_op(op)), default=0)
+            there = (plan.depth for plan in self.of_op(op))
+            above = (below for plan in self.plans for takes, below in plan.inside if takes(op))
+            found = self._reach[op] = (max(there, default=0), max(above, default=0))
         return found
 
 

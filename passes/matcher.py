@@ -97,8 +97,10 @@ class Plan:
         size: how many registers they use.
         needs: what to ask before running them: any of these.
         depth: how many nodes a path from the root into the pattern has at most.
+        inside: the nodes below a root: what their op may be, and the depth from each down.
         most_uses: how often the match may use a value of its inside.
         asks_where: whether the last instruction asks the rule's `where`.
+        found: the register that holds the match in the end.
     """
 
     rule: type[Rule]
@@ -107,9 +109,10 @@ class Plan:
     size: int
     needs: tuple[Needs, ...]
     depth: int
+    inside: tuple[tuple[Callable[[Op], bool], int], ...]
     most_uses: int
     asks_where: bool
-    _finish: Callable[[Registers], Match]
+    found: int
 
     def match(self, node: Node, trace: Trace | None = None) -> Match | None:
         """The match that starts from `node`, if there is one; refusals go to `trace`."""
@@ -124,4 +127,5 @@ class Plan:
                 if not choices:
                     return None
                 at, registers = choices.pop()
-        return self._finish(registers)
+        match: Match = registers[self.found]
+        return match

@@ -63,13 +63,16 @@ class NodeProgram(Program):
     def _named_op(self, pattern: NodePattern, op: Op, home: int) -> None:
         params = [(name, op.param(name).default) for name in pattern.args]
         homes, at = [self.register() for _ in params], len(self.code)
+        places = [(*param, register) for param, register in zip(params, homes, strict=True)]
         rest, stated = pattern.rest, frozenset(pattern.args)
 
         def load(registers: Registers, _: Choices) -> int:
             node: Node = registers[home]
             given = node.attributes
-            for (name, default), register in zip(params, homes, strict=True):
-                registers[register] = _item(node, given.get(name, default))
+            for name, default, register in places:
+                item = given.get(name, default)
+                is_operand = type(item) is Operand
+                registers[register] = node.operands[item.index] if is_operand else _item(node, item)
             if rest is None and given.keys() <= stated:
                 return at + 1
             return self._left(registers, at, node, stated, rest)

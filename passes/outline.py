@@ -43,11 +43,36 @@ def may_commute(pattern: NodePattern) -> bool:
 
 def depth(roots: Sequence[Pattern]) -> int:
     """The number of nodes on the longest path through a pattern."""
+    known = _depths(roots)
+    return max(known[id(root)] for root in roots)
+
+
+def inside(roots: Sequence[Pattern]) -> tuple[tuple[NodePattern, int], ...]:
+    """The nodes that stand below another in a pattern, each with the depth from it down."""
+    known = _depths(roots)
+    nodes = [item for item in walk(*roots) if isinstance(item, NodePattern)]
+    below = dict.fromkeys(operand for node in nodes for operand in _makers(node))
+    return tuple((node, known[id(node)]) for node in below)
+
+
+def _depths(roots: Sequence[Pattern]) -> dict[int, int]:
+    """The number of nodes on the longest path from each part of a pattern down, by its id."""
     known: dict[int, int] = {}
     for item in postorder(*roots):
         below = max((known[id(part)] for part in children(item)), default=0)
         known[id(item)] = below + isinstance(item, NodePattern)
-    return max(known[id(root)] for root in roots)
+    return known
+
+
+def _makers(node: NodePattern) -> Iterator[NodePattern]:
+    """The nodes that may make operands of `node`."""
+    pending = [*children(node)]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, NodePattern):
+            yield part
+        else:
+            pending.extend(children(part))
 
 
 def most_uses(roots: Sequence[Pattern]) -> int:

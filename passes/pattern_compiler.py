@@ -11,7 +11,7 @@ from rewright.passes.declaration import Spelling, root_nodes
 from rewright.passes.guard import ask_guard, ask_users
 from rewright.passes.matcher import START, UNSET, Choices, Match, Plan, Registers
 from rewright.passes.node_program import NodeProgram, op_name
-from rewright.passes.outline import climb, depth, most_uses, needs, ways
+from rewright.passes.outline import climb, depth, inside, most_uses, needs, takes, ways
 from rewright.passes.patterns import (
     Either,
     ListPattern,
@@ -49,6 +49,7 @@ class _Compiler(NodeProgram):
             if isinstance(item, NodePattern):
                 self.nodes.append((item, self.homes[id(item)]))
         self.outputs = [self.register() for _ in spelling.roots]
+        self.found = self.register()
 
     def plan(self, start: int) -> Plan:
         """The program that starts from root number `start`."""
@@ -68,9 +69,10 @@ class _Compiler(NodeProgram):
             self.size,
             tuple(needs(node) for node in root_nodes(roots[start])),
             depth(roots),
+            tuple((takes(node), below) for node, below in inside(roots)),
             most_uses(roots),
             hasattr(self.rule, "where"),
-            self._finish,
+            self.found,
         )
 
     # -- roots
@@ -241,7 +243,8 @@ class _Compiler(NodeProgram):
         def check(registers: Registers, _: Choices) -> int:
             stay = {registers[home] for home in shared}
             alone = [registers[home] for home in single if registers[home] is not UNSET]
-            why = ask_users(self._finish(registers), stay, alone)
+            match = registers[self.found] = self._match(registers)
+            why = ask_users(match, stay, alone)
             return at + 1 if why is None else refuse(registers, at, "{0}", why)
 
         self.add(check)
@@ -252,13 +255,12 @@ class _Compiler(NodeProgram):
         at = len(self.code)
 
         def ask(registers: Registers, _: Choices) -> int:
-            match = self._finish(registers)
-            why = ask_guard(self.rule, match)
+            why = ask_guard(self.rule, registers[self.found])
             return at + 1 if why is None else refuse(registers, at, "{0}", why)
 
         self.add(ask)
 
-    def _finish(self, registers: Registers) -> Match:
+    def _match(self, registers: Registers) -> Match:
         bound = {}
         for name, variable in self.spelling.variables.items():
             item = registers[self.homes[id(variable)]]

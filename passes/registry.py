@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 import threading
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, TypeVar
@@ -44,7 +46,9 @@ DEFAULT: Final = "default"
 _BUILTIN: Final = (
     "rewright.passes.cse",
     "rewright.passes.dce",
+    "rewright.passes.decomposition.decompose",
     "rewright.passes.folding.fold_constants",
+    "rewright.passes.fusion",
     "rewright.passes.simplify.canonicalize",
     "rewright.passes.partition.partition",
     "rewright.passes.verify",
@@ -121,11 +125,11 @@ def get_pass(name: str) -> type[Pass]:
         PassError: there is none, with the nearest name; or the package that has it can't be loaded.
     """
     _load_builtin()
-    if name not in _passes:
-        for entry in entry_points(group=GROUP, name=name):
+    for entry in _entries(tuple(sys.path)):
+        if entry.name == name:
             _load(entry)
     if name not in _passes:
-        known = {*_passes, *(entry.name for entry in entry_points(group=GROUP)), REPEAT}
+        known = {*_passes, *(entry.name for entry in _entries(tuple(sys.path))), REPEAT}
         raise PassError(
             f"there is no pass {name!r}", pass_name=name, hint=did_you_mean(name, known)
         )
@@ -146,12 +150,11 @@ def all_passes() -> dict[str, type[Pass]]:
     A package whose passes can't be loaded is left out, with a warning in the log.
     """
     _load_builtin()
-    for entry in entry_points(group=GROUP):
-        if entry.name not in _passes:
-            try:
-                _load(entry)
-            except PassError as error:
-                _log.warning("%s", error)
+    for entry in _entries(tuple(sys.path)):
+        try:
+            _load(entry)
+        except PassError as error:
+            _log.warning("%s", error)
     return dict(sorted(_passes.items()))
 
 
@@ -175,8 +178,21 @@ def _load_builtin() -> None:
         import_module(module)
 
 
+@lru_cache(maxsize=4)
+def _entries(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of installed packages on `path`: to look for them takes milliseconds."""
+    return tuple(entry_points(group=GROUP))
+
+
 def _load(entry: EntryPoint) -> None:
-    """Registers the pass that an entry point leads to."""
+    """Registers the pass that an entry point leads to, unless that was done.
+
+    Raises:
+        PassError: it can't be loaded, or another pass has its name already.
+    """
+    known = _passes.get(entry.name)
+    if known is not None and entry.value == ":".join(_path(known)):
+        return
     source = f"the entry point {entry.name} = {entry.value!r} of {_package(entry)}"
     try:
         found = entry.load()

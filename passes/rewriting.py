@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from rewright.errors import RuleError
+from rewright.errors import InferenceError, RuleError
 from rewright.ir.graph import Graph, Node, Value
 from rewright.ir.location import Location
 from rewright.ir.sizes import Ranges, same, same_shape
@@ -51,7 +51,8 @@ def rewrite(rule: type[Rule], match: Match) -> Rewrite | NoMatch:
     The roots are erased; what only they used is left for the caller to sweep.
 
     Returns:
-        What was done; or why `replace` refused, and then nothing has changed.
+        What was done; or why `replace` refused, and then nothing has changed. It refuses, too,
+        where the type of what it makes would depend on the sizes.
 
     Raises:
         RuleError: `replace` failed, or returned something of another type than the root's.
@@ -68,6 +69,8 @@ def rewrite(rule: type[Rule], match: Match) -> Rewrite | NoMatch:
         refused = anchor = NoMatch("`replace` can't be told: {0}", unknown)
     except Exception as error:
         making.discard()
+        if isinstance(error, InferenceError) and error.guard is not None:
+            return NoMatch("{0}", error.message)
         if isinstance(error, RuleError) and error.rule:
             raise
         raise failed(rule, match, "replace", error) from error

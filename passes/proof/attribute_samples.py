@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Final
 
 import torch
@@ -15,7 +16,14 @@ from rewright.passes.proof.templates import KINDS, LEFT_OUT, NUMBERS, SPATIAL
 DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def attribute(op: Op, param: Param, alias: str, shape: tuple[Dim, ...] | None, draw: Draw) -> Any:
+def attribute(
+    op: Op,
+    param: Param,
+    alias: str,
+    shape: tuple[Dim, ...] | None,
+    draw: Draw,
+    results: int | None = None,
+) -> Any:
     """An attribute for `param`.
 
     Args:
@@ -24,6 +32,7 @@ def attribute(op: Op, param: Param, alias: str, shape: tuple[Dim, ...] | None, d
         alias: what the rule calls it, which may say more (``x + eps``).
         shape: the shape of its first operand, if that is known.
         draw: chance.
+        results: how many results the node must have, where its op does not say.
 
     Raises:
         Reject: nothing sensible is known for it.
@@ -39,9 +48,11 @@ def attribute(op: Op, param: Param, alias: str, shape: tuple[Dim, ...] | None, d
     if name in SPATIAL:
         spatial = max(rank - 2, 1)
         return tuple(draw.choice(SPATIAL[name]) for _ in range(spatial))
+    if name == "split_sizes" and shape is not None:
+        return _parts(shape, results or draw.choice((2, 2, 3)), draw)
     if name in _OF_SHAPE and shape is not None:
         return _OF_SHAPE[name](shape, draw)
-    for known in (name, alias):
+    for known in (f"{op.name}:{name}", name, alias):
         if known in NUMBERS:
             return draw.choice(NUMBERS[known])
     return _by_kind(param, is_list, rank, draw)
@@ -77,13 +88,14 @@ def _expanded(shape: tuple[Dim, ...], draw: Draw) -> tuple[Dim, ...]:
     return grown if draw.chance(0.5) else (draw.size(), *grown)
 
 
-def _parts(shape: tuple[Dim, ...], draw: Draw) -> tuple[int, ...]:
-    sizes = [dim for dim in shape if isinstance(dim, int) and dim > 1]
+def _parts(shape: tuple[Dim, ...], count: int, draw: Draw) -> tuple[int, ...]:
+    """The sizes of so many parts of a dimension."""
+    sizes = [dim for dim in shape if isinstance(dim, int) and dim >= count]
     if not sizes:
-        raise Reject("no dimension can be split")
+        raise Reject(f"no dimension can be split in {count}")
     size = draw.choice(sizes)
-    first = draw.choice(range(1, size))
-    return (first, size - first)
+    cuts = (0, *sorted(draw.random.sample(range(1, size), count - 1)), size)
+    return tuple(end - start for start, end in pairwise(cuts))
 
 
 def _strides(shape: tuple[Dim, ...], draw: Draw) -> tuple[Dim, ...]:
@@ -100,7 +112,6 @@ def _strides(shape: tuple[Dim, ...], draw: Draw) -> tuple[Dim, ...]:
 _OF_SHAPE: Final[dict[str, Callable[[tuple[Dim, ...], Draw], Any]]] = {
     "shape": _same_numel,
     "size": _expanded,
-    "split_sizes": _parts,
     "strides": _strides,
     "normalized_shape": lambda shape, draw: shape[-1:],
     "repeats": lambda shape, draw: tuple(draw.choice((1, 2)) for _ in shape),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -27,6 +27,19 @@ class Reject(Exception):
     def __init__(self, reason: str, *, illegal: bool = False) -> None:
         super().__init__(reason)
         self.illegal = illegal
+
+
+@attrs.frozen
+class Computed:
+    """A tensor that an example computes, for `example`: where a rule asks what a value is made of.
+
+    Attributes:
+        type: its type.
+        make: called with the builder of the example; returns the value.
+    """
+
+    type: TensorType
+    make: Callable[[Any], Any]
 
 
 @attrs.frozen

@@ -51,12 +51,23 @@ class Example:
 
 @attrs.define
 class Places:
-    """The arguments of a node in the making."""
+    """The arguments of a node in the making.
+
+    Attributes:
+        op: its op.
+        fixed: what stands where it is known.
+        opened: the places that are still to be drawn.
+        repeated: further places of what is opened, by what is drawn there.
+        captured: the names of the parameters that a Rest or an OpVar captures.
+        results: how many results the node must have, where its op does not say.
+    """
 
     op: Op
     fixed: dict[Key, Any]
     opened: list[Open] = attrs.field(factory=list)
+    repeated: dict[Key, Open] = attrs.field(factory=dict)
     captured: list[str] = attrs.field(factory=list)
+    results: int | None = None
 
     def named(self, fixed: Mapping[Key, Any] | None = None) -> dict[str, Any]:
         """The arguments by name, in the op's order, lists put together."""

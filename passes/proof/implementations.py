@@ -159,7 +159,9 @@ def _compare(
     errors = [Errors() for _ in graph.outputs]
     for seed, spread in FEEDS:
         numbers = feed(example, seed, {}, spread)
-        own, truth = run(graph, numbers), run(wide, numbers.cast(torch.float64))
+        exact = numbers.cast(torch.float64)
+        own, truth = run(graph, numbers), run(wide, exact)
+        shaken = [run(wide, other) for other in exact.shaken()]
         rough = run(narrow, numbers.cast(torch.float32))
         new = _call(node, function, numbers)
         for index, result in enumerate(own):
@@ -167,7 +169,9 @@ def _compare(
                 raise _wrong(name, example, f"it gives {new[index].dtype}{[*new[index].shape]}")
             errors[index].add(truth[index], result, new[index])
             if result.dtype == torch.float64:
-                errors[index].add_estimate(truth[index], rough[index])
+                errors[index].add_estimate(
+                    truth[index], rough[index], *(each[index] for each in shaken)
+                )
     for found, value in zip(errors, graph.outputs, strict=True):
         assert isinstance(value.type, TensorType)
         why = judge(found, value.type.dtype, exactness, tolerance)

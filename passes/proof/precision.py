@@ -27,6 +27,9 @@ FEEDS: Final = ((0, 1.0), (1, 1.0), (2, 30.0), (3, 300.0))
 FLOATING: Final = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
 
 
+_SHAKES: Final = 4
+
+
 @attrs.frozen
 class Feed:
     """What an example is run on: inputs in order, constants by name."""
@@ -40,6 +43,43 @@ class Feed:
             tuple(_cast(tensor, dtype) for tensor in self.inputs),
             {name: _cast(tensor, dtype) for name, tensor in self.constants.items()},
         )
+
+    def nearby(self) -> list[Feed]:
+        """The numbers next to these in their own dtype, some ways, in float64.
+
+        What rounds an input once more, as a folded weight is rounded, may do as much.
+        """
+        return [self._nearby(torch.Generator().manual_seed(seed)) for seed in range(2)]
+
+    def _nearby(self, chance: torch.Generator) -> Feed:
+        return Feed(
+            tuple(_off_by_rounding(tensor, chance) for tensor in self.inputs),
+            {name: _off_by_rounding(tensor, chance) for name, tensor in self.constants.items()},
+        )
+
+    def shaken(self) -> list[Feed]:
+        """Numbers next to these in float64, some ways: no computation can be that exact."""
+        return [self._shaken(torch.Generator().manual_seed(seed)) for seed in range(_SHAKES)]
+
+    def _shaken(self, chance: torch.Generator) -> Feed:
+        return Feed(
+            tuple(_shaken(tensor, chance) for tensor in self.inputs),
+            {name: _shaken(tensor, chance) for name, tensor in self.constants.items()},
+        )
+
+
+def _off_by_rounding(tensor: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+    if tensor.dtype not in FLOATING:
+        return tensor
+    sides = torch.randint(0, 2, tensor.shape, generator=chance) * 2 - 1
+    return tensor.double() * (1 + sides.double() * torch.finfo(tensor.dtype).eps)
+
+
+def _shaken(tensor: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+    if tensor.dtype != torch.float64:
+        return tensor
+    sides = torch.randint(0, 2, tensor.shape, generator=chance) * 2 - 1
+    return tensor * (1 + sides.double() * torch.finfo(torch.float64).eps)
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -62,7 +102,9 @@ def feed(example: Example, seed: int, sizes: Sizes, spread: float = 1.0) -> Feed
         assert isinstance(value.type, TensorType)
         shape = [evaluate(dim, sizes) for dim in value.type.shape]
         drawn = _numbers(value.type.dtype, shape, domain, chance)
-        return drawn * spread if value.type.dtype in FLOATING and not domain else drawn
+        # Products of weights are folded: they would overflow in f16 where no model's do.
+        wide = min(spread, 30.0) if value.is_constant else spread
+        return drawn * wide if value.type.dtype in FLOATING and not domain else drawn
 
     return Feed(
         tuple(make(value, domains.get(value.index, "")) for value in graph.inputs),
@@ -111,7 +153,7 @@ def run(graph: Graph, numbers: Feed) -> tuple[torch.Tensor, ...]:
     """
     try:
         return interpret(graph, numbers.inputs, constants=numbers.constants).outputs
-    except (RuntimeError, IndexError, NotImplementedError) as error:
+    except (ArithmeticError, RuntimeError, IndexError, NotImplementedError) as error:
         raise Reject(str(error).split("\n")[0]) from error
 
 
@@ -123,7 +165,7 @@ class Errors:
     """How far results are from the truth, at most, over several runs.
 
     Runs in which the pattern itself overflows say nothing of errors: what is left of such a
-    result is small by chance.
+    result is small by chance. Nor do numbers that nearly overflow say whether a rule does.
 
     Attributes:
         own: of the pattern itself.
@@ -147,6 +189,7 @@ class Errors:
             return
         wide_own, wide_new, truth = own.double(), new.double(), truth.double()
         sound = torch.isfinite(truth) & torch.isfinite(wide_own)
+        sound &= torch.isfinite(wide_new) | (truth.abs() < torch.finfo(own.dtype).max / 2)
         if not torch.isfinite(wide_new[sound]).all():
             self.broken = "a result is not finite where the pattern's is"
         lost = ~torch.isfinite(truth) & ~torch.isfinite(wide_own)
@@ -159,17 +202,41 @@ class Errors:
             self.apart = max(self.apart, _largest(wide_new - wide_own, sound))
             self.scale = max(self.scale, _largest(truth, sound))
 
-    def add_estimate(self, truth: torch.Tensor, narrow: torch.Tensor) -> None:
-        """Takes in the pattern's result in float32, where float64 is the dtype and the truth.
+    def add_rounding(self, truth: torch.Tensor, own: torch.Tensor, nearby: torch.Tensor) -> None:
+        """Takes in what becomes of the rounding of inputs, which is no less the pattern's error.
 
-        Its own error in float64 is taken to be what it is in float32, scaled by the precision;
-        times four, since the truth has such an error, too, and kernels of the two dtypes differ.
+        Args:
+            truth: the pattern's result in float64.
+            own: its result in its own dtype.
+            nearby: its result in float64 on numbers next to these (:meth:`Feed.nearby`).
         """
-        if narrow.dtype == torch.float32 and truth.dtype == torch.float64:
-            sound = torch.isfinite(truth) & torch.isfinite(narrow)
+        if own.dtype not in FLOATING:
+            return
+        overflowed = torch.isfinite(truth) & ~torch.isfinite(own)
+        sound = torch.isfinite(truth) & torch.isfinite(own) & torch.isfinite(nearby)
+        if sound.any() and not overflowed.any():
+            self.own = max(self.own, _largest(nearby.double() - truth.double(), sound))
+
+    def add_estimate(
+        self, truth: torch.Tensor, narrow: torch.Tensor, *shaken: torch.Tensor
+    ) -> None:
+        """Takes in what tells the pattern's own error where float64 is the dtype and the truth.
+
+        It is taken to be what it is in float32, scaled by the precision; times four, since the
+        truth has such an error, too, and kernels of the two dtypes differ. Or, if that is more,
+        what becomes of the rounding of its inputs: in float32 few numbers may do well by chance.
+
+        Args:
+            truth: the pattern's result in float64.
+            narrow: its result in float32.
+            shaken: its results in float64 on numbers next to these (:meth:`Feed.shaken`).
+        """
+        if narrow.dtype != torch.float32 or truth.dtype != torch.float64:
+            return
+        for other, scale in ((narrow.double(), 2.0**-27), *((item, 1.0) for item in shaken)):
+            sound = torch.isfinite(truth) & torch.isfinite(other)
             if sound.any():
-                own = _largest(narrow.double() - truth, sound)
-                self.own = max(self.own, own * 2.0**-27)
+                self.own = max(self.own, _largest(other - truth, sound) * scale)
 
 
 def _largest(difference: torch.Tensor, where: torch.Tensor) -> float:

@@ -13,9 +13,9 @@ from rewright.ir.ops import Op, Param
 from rewright.ir.sizes import Dim
 from rewright.ir.types import TensorType
 from rewright.passes.proof.attribute_samples import DTYPES, attribute
-from rewright.passes.proof.draw import Draw, Fit, broadcasting
+from rewright.passes.proof.draw import Computed, Draw, Fit, Reject, broadcasting
 from rewright.passes.proof.guards import Guard
-from rewright.passes.proof.templates import TEMPLATES, Template
+from rewright.passes.proof.templates import TEMPLATES, UNCHECKED, Template
 from rewright.passes.variables import Attr, Many, Maybe, Scalar, Tensor, Variable
 
 Key: TypeAlias = "tuple[str, int | None]"
@@ -59,6 +59,7 @@ def propose(
     draw: Draw,
     guard: Guard | None,
     given: Mapping[str, Any],
+    results: int | None = None,
 ) -> Proposal:
     """A guess for the `opened` places of a node of `op`.
 
@@ -69,14 +70,22 @@ def propose(
         draw: chance.
         guard: the guard to break.
         given: what some variables are, by name.
+        results: how many results the node must have, where its op does not say.
 
     Raises:
         Reject: what is fixed does not fit the op's template, or nothing is known to propose.
     """
     template = draw.choice(TEMPLATES.get(op.name) or [{}])
     guess = _Guess(op, template, draw, guard)
-    for key, item in fixed.items():
-        guess.take(key, item)
+    try:
+        for key, item in fixed.items():
+            guess.take(key, item)
+    except Reject:
+        if guard is None or guard.kind != "rank" or op.name in UNCHECKED:
+            raise
+        guess = _Guess(op, {}, draw, guard)  # a rank that no template has may still be legal
+        for key, item in fixed.items():
+            guess.take(key, item)
     for param in op.params:
         if not any(key[0] == param.name for key in (*fixed, *(o.key for o in opened))):
             guess.take_default(param)
@@ -87,7 +96,7 @@ def propose(
         if item not in attributes:
             guess.tensor(item, given)
     for item in attributes:
-        guess.attribute(item)
+        guess.attribute(item, results)
     return Proposal(guess.items, guess.domains)
 
 
@@ -167,12 +176,15 @@ class _Guess:
             self.items[item.key] = given[name]
             if isinstance(given[name], TensorType):
                 self.shapes[item.key] = given[name].shape
+            elif isinstance(given[name], Computed):
+                self.shapes[item.key] = given[name].type.shape
         elif optional and _is_optional(item.param) and self.draw.chance(0.3):
             self.items[item.key] = None
         else:
             domain, spec = self._spec(item.param.name)
             ranks = self._ranks(item.variable)
-            fits = item.param.name in self.template and not self.draw.chance(0.03)
+            odd = self.draw.chance(0.03) and self.op.name not in UNCHECKED
+            fits = item.param.name in self.template and not odd
             if fits and not self._breaks(_inner(item.variable), "rank"):
                 shape = self.fit.shape(spec, ranks)
             else:
@@ -220,7 +232,7 @@ class _Guess:
         guard = self.guard
         return guard is not None and guard.pattern is variable and guard.kind == kind
 
-    def attribute(self, item: Open) -> None:
+    def attribute(self, item: Open, results: int | None) -> None:
         """Any other attribute."""
         if item.key in self.items:
             return
@@ -230,7 +242,11 @@ class _Guess:
             return
         first = next(iter(self.shapes.values()), None)
         alias = item.variable.name if item.variable is not None else ""
-        drawn = attribute(self.op, item.param, alias, first, self.draw)
+        drawn = attribute(self.op, item.param, alias, first, self.draw, results)
+        if item.key[1] is not None and isinstance(drawn, tuple):
+            if not drawn:
+                raise Reject(f"{item.param.name} of {self.op.name} is empty")
+            drawn = drawn[item.key[1] % len(drawn)]
         self.items[item.key] = self._of_kind(item, drawn)
 
     def _of_kind(self, item: Open, value: Any) -> Any:

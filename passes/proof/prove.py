@@ -43,6 +43,7 @@ from rewright.passes.proof.examples import Example
 from rewright.passes.proof.guards import Guard, guards_of
 from rewright.passes.proof.precision import (
     FEEDS,
+    FLOATING,
     Errors,
     Feed,
     Sizes,
@@ -53,7 +54,7 @@ from rewright.passes.proof.precision import (
     run,
 )
 from rewright.passes.proof.sampling import Sampler
-from rewright.passes.rule import FAST_MATH, Rule
+from rewright.passes.rule import FAST_MATH, REFOLD, Rule
 from rewright.passes.variables import Pattern
 
 INSTANCES: Final = 24
@@ -67,8 +68,13 @@ DTYPES: Final = (
 
 _PER_DTYPE: Final = 4
 _TRIES: Final = 60
+_TURNS: Final = 4
+"""So often one goes through the legal dtypes for the examples that are still missing."""
 _HOPELESS: Final = 14
 """After so many tries that did not fire, a dtype is taken to be illegal (if others are legal)."""
+_PATIENCE: Final = 40
+"""The same for floating-point dtypes: if one is legal, it would be odd if another were not."""
+_NOTHING: Final[dict[int, Pattern]] = {}
 _SYMBOLS: Final = (symbol("s0"),)
 
 
@@ -158,17 +164,19 @@ class _Prover:
         counts = {d: self.fire_some(spelling, d, _PER_DTYPE, "first") for d in DTYPES}
         legal = [dtype for dtype, count in counts.items() if count]
         missing = wanted - sum(counts.values())
-        for dtype in legal:
-            share = -(-missing // len(legal)) if missing > 0 else 0
-            self.fire_some(spelling, dtype, share, "more")
+        for turn in range(_TURNS):
+            share = -(-missing // len(legal)) if legal and missing > 0 else 0
+            for dtype in legal if share else ():
+                missing -= self.fire_some(spelling, dtype, share, f"more{turn or ''}")
 
     def fire_some(self, spelling: Spelling, dtype: torch.dtype, wanted: int, what: str) -> int:
         """Makes up to `wanted` examples that fire; gives how many there were."""
         count = 0
         for number, draw in enumerate(self.draws(spelling, dtype, what)):
-            if count >= wanted or (self.fired and not count and number > _HOPELESS):
+            patience = _PATIENCE if dtype in FLOATING else _HOPELESS
+            if count >= wanted or (self.fired and not count and number > patience):
                 break
-            count += self.attempt(spelling, draw, {})
+            count += self.attempt(spelling, draw)
         return count
 
     def draws(
@@ -179,11 +187,27 @@ class _Prover:
             seed = f"{self.rule.name} {spelling.name} {dtype} {what} {number} {self.seed}"
             yield draw_for(seed, dtype, **options)
 
-    def attempt(self, spelling: Spelling, draw: Draw, forced: Mapping[int, Pattern]) -> bool:
-        """Makes one example and checks it; whether the rule fired on it."""
+    def attempt(
+        self,
+        spelling: Spelling,
+        draw: Draw,
+        forced: Mapping[int, Pattern] = _NOTHING,
+        *,
+        wild: bool = False,
+    ) -> bool:
+        """Makes one example and checks it; whether the rule fired on it.
+
+        Args:
+            spelling: a pattern of the rule.
+            draw: chance.
+            forced: alternatives to take.
+            wild: whether to forget some of what the rule's own `example` says.
+        """
+        given = self.rule.given(draw)
+        if wild:
+            given = {name: item for name, item in given.items() if draw.chance(0.5)}
         try:
-            sampler = Sampler(spelling, draw, given=self.rule.given(draw), forced=forced)
-            example = sampler.run()
+            example = Sampler(spelling, draw, given=given, forced=forced).run()
             if draw.dtype not in example.dtypes():
                 raise Reject(f"no tensor is {DTYPE_NAMES[draw.dtype]}")
             if not self.check(example):
@@ -219,7 +243,7 @@ class _Prover:
         found = 0
         for draw in self.draws(spelling, dtype, "symbolic", _HOPELESS * 2, symbols=_SYMBOLS):
             count = len(self.fired)
-            if self.attempt(spelling, draw, {}) and self.fired[count][0].graph.symbols:
+            if self.attempt(spelling, draw) and self.fired[count][0].graph.symbols:
                 found += 1
             if found >= _PER_DTYPE:
                 break
@@ -276,7 +300,8 @@ class _Prover:
     def compare(self, graphs: _Graphs, numbers: Feed, errors: list[Errors]) -> None:
         """Runs both graphs, and adds up how far they are from the truth."""
         own = run(graphs.before, numbers)
-        truth = run(graphs.wide, numbers.cast(torch.float64))
+        exact = numbers.cast(torch.float64)
+        truth = run(graphs.wide, exact)
         try:
             new = run(graphs.after, numbers)
         except Reject as reject:
@@ -286,10 +311,16 @@ class _Prover:
             raise self.wrong(what, graphs.before, graphs.after) from reject
         for found, *results in zip(errors, truth, own, new, strict=True):
             found.add(*results)
+        if self.rule.exactness == REFOLD:
+            for other in numbers.nearby():
+                nearby = run(graphs.wide, other)
+                for found, *results in zip(errors, truth, own, nearby, strict=True):
+                    found.add_rounding(*results)
         if any(result.dtype == torch.float64 for result in own):
             narrow = run(graphs.narrow, numbers.cast(torch.float32))
-            for found, exact, result in zip(errors, truth, narrow, strict=True):
-                found.add_estimate(exact, result)
+            shaken = [run(graphs.wide, other) for other in exact.shaken()]
+            for found, *results in zip(errors, truth, narrow, *shaken, strict=True):
+                found.add_estimate(*results)
 
     # -- near misses
 
@@ -314,7 +345,11 @@ class _Prover:
                 break
             for draw in self.draws(spelling, dtype, guard.text, _HOPELESS):
                 try:
-                    given = self.rule.given(draw)
+                    given = {
+                        name: item
+                        for name, item in self.rule.given(draw).items()
+                        if name != getattr(guard.pattern, "name", None)
+                    }
                     example = Sampler(spelling, draw, guard=guard, given=given).run()
                 except Reject as reject:
                     only_illegal &= reject.illegal
@@ -345,7 +380,7 @@ class _Prover:
         for spelling in self.rule.spellings:
             for dtype in DTYPES:
                 for draw in self.draws(spelling, dtype, "refusal"):
-                    self.attempt(spelling, draw, {})
+                    self.attempt(spelling, draw, wild=True)
                     if self.refused_by_where:
                         return True
         return False

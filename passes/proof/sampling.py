@@ -21,7 +21,7 @@ from rewright.ir.graph import Constant, Graph, Node, SymbolInfo, Value
 from rewright.ir.inference import infer_types
 from rewright.ir.ops import REQUIRED, Op, Param
 from rewright.ir.sizes import Range, free_symbols
-from rewright.ir.types import TensorType, Type
+from rewright.ir.types import TensorType, Type, type_symbols
 from rewright.passes.constraints import check_of
 from rewright.passes.declaration import Spelling
 from rewright.passes.facts import ranges_of
@@ -36,7 +36,7 @@ from rewright.passes.patterns import (
     ResultPattern,
 )
 from rewright.passes.proof.attribute_samples import DTYPES
-from rewright.passes.proof.draw import Draw, Reject
+from rewright.passes.proof.draw import Computed, Draw, Reject
 from rewright.passes.proof.examples import (
     Example,
     Places,
@@ -86,6 +86,7 @@ class Sampler:
         self.example = Example(Graph("example"))
         self.build = Builder(self.example.graph)
         self.known: dict[int, Any] = {}
+        self.chosen_ops: dict[int, Op] = {}
         self.scratch = Graph("scratch")
         self.symbols = free_symbols(draw.pool)
         self.slots: list[Any] = []  # keeps alive what `known` knows by id
@@ -136,6 +137,10 @@ class Sampler:
             ]
             if places:
                 graph.symbols[symbol] = SymbolInfo((SYMBOL_RANGE,), *places[0])
+            elif any(symbol in node.attributes.symbols() for node in graph) or any(
+                symbol in type_symbols(value.type) for value in graph.inputs
+            ):
+                raise Reject(f"no input gives {symbol}")
             else:
                 del graph.symbols[symbol]
 
@@ -188,7 +193,7 @@ class Sampler:
         made = self.known.get(id(pattern))
         if made is None:
             op, captured = self._op(pattern)
-            places = Places(op, dict(captured))
+            places = Places(op, dict(captured), results=pattern.count)
             self._arguments(pattern, places)
             self._close(places)
             self._captured(pattern, places)
@@ -205,11 +210,14 @@ class Sampler:
         bound = self.known.get(id(variable))
         if bound is not None:
             return bound.op, {(name, None): item for name, item in bound.attributes.items()}
+        if id(variable) in self.chosen_ops:  # by a node above, which is made after this one
+            return self.chosen_ops[id(variable)], {}
         pool = variable.ops or tuple(op for op in some_ops() if variable.takes(op))
         fitting = [op for op in pool if _takes(op, len(pattern.args), pattern.rest)]
         if not fitting:
             raise Reject(f"no op is known for {variable!r}")
-        return self.draw.choice(fitting), {}
+        self.chosen_ops[id(variable)] = self.draw.choice(fitting)
+        return self.chosen_ops[id(variable)], {}
 
     def _arguments(self, pattern: NodePattern, places: Places) -> None:
         """What the pattern says of the arguments."""
@@ -248,7 +256,11 @@ class Sampler:
             case Near(value, _):
                 places.fixed[key] = value
             case Variable() if id(slot) not in self.known:
-                places.opened.append(Open(key, param, part, slot))
+                earlier = next((item for item in places.opened if item.slot is slot), None)
+                if earlier is None:
+                    places.opened.append(Open(key, param, part, slot))
+                else:
+                    places.repeated[key] = earlier
             case _:
                 places.fixed[key] = self.make(part)
 
@@ -258,12 +270,22 @@ class Sampler:
             if id(item.slot) in self.known and item.variable is not None:
                 places.fixed[item.key] = self._again(item.variable)
         places.opened = [item for item in places.opened if item.key not in places.fixed]
+        self._repeat(places)
+
+    def _repeat(self, places: Places) -> None:
+        """Fills the further places of variables that are drawn by now."""
+        for key, item in places.repeated.items():
+            if key not in places.fixed and id(item.slot) in self.known:
+                assert item.variable is not None
+                places.fixed[key] = self._again(item.variable)
 
     def _captured(self, pattern: NodePattern, places: Places) -> None:
         """What a Rest or an OpVar captures: all that is required, and some of the others."""
         rest, variable = pattern.rest, pattern.op
         if rest is not None and id(rest) in self.known:
             places.fixed.update(self.known[id(rest)])
+        elif rest is None and (bound := self.known.get(id(variable))) is not None:
+            places.fixed.update({(name, None): item for name, item in bound.attributes.items()})
         elif rest is not None or (isinstance(variable, OpVar) and id(variable) not in self.known):
             values = rest is not None and rest.values
             mentioned = {key[0] for key in (*places.fixed, *(o.key for o in places.opened))}
@@ -291,7 +313,13 @@ class Sampler:
         for _ in range(_TRIES):
             try:
                 proposal = propose(
-                    places.op, places.fixed, places.opened, self.draw, self.guard, self.given
+                    places.op,
+                    places.fixed,
+                    places.opened,
+                    self.draw,
+                    self.guard,
+                    self.given,
+                    places.results,
                 )
                 breaks, types = self._check(places, proposal)
             except Reject as reject:
@@ -303,6 +331,7 @@ class Sampler:
             self.broken |= breaks
             for item in places.opened:
                 places.fixed[item.key] = self._enter(item, proposal)
+            self._repeat(places)
             return self.build.insert(places.op, places.named(), types)
         raise refusal
 
@@ -327,7 +356,14 @@ class Sampler:
             return infer_types(
                 op, attributes, given, ranges=ranges_of(self.scratch), device=self.scratch.device
             )
-        except (RewrightError, RuntimeError, IndexError, ValueError, TypeError) as error:
+        except (
+            RewrightError,
+            ArithmeticError,
+            RuntimeError,
+            LookupError,
+            ValueError,
+            TypeError,
+        ) as error:
             raise Reject(str(error).split("\n")[0], illegal=True) from None
 
     def _check(self, places: Places, proposal: Proposal) -> tuple[bool, tuple[Type, ...]]:
@@ -336,11 +372,15 @@ class Sampler:
         fixed = dict(places.fixed)
         for item in places.opened:
             found = proposal.items[item.key]
-            if isinstance(found, TensorType):
+            if isinstance(found, Computed):
+                found = self._scratch_value(found.type, item.variable)
+            elif isinstance(found, TensorType):
                 found = self._scratch_value(found, item.variable)
             fixed[item.key] = found
             if item.variable is not None:
                 breaks |= self._accept(item.variable, found)
+        for key, item in places.repeated.items():
+            fixed.setdefault(key, fixed[item.key])
         operands, attributes, _ = bind_operands(places.named(fixed))
         return breaks, self._types(places.op, attributes, operands)
 
@@ -373,6 +413,8 @@ class Sampler:
         if isinstance(found, TensorType):
             domain = proposal.domains.get(item.key, "")
             found = self._leaf(found, item.variable, domain)
+        elif isinstance(found, Computed):
+            found = found.make(self.build)
         self.known[id(item.slot)] = found
         self.slots.append(item.slot)
         return found

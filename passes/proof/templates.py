@@ -6,6 +6,7 @@ a letter is its value and ``(m n)`` a tuple. Before a colon stands what the elem
 
 =========  ========================================
 ``+``      positive
+``~``      around 1, however large others are
 ``i``      integers
 ``i<v``    integers from 0 up to the size ``v``
 ``b``      booleans
@@ -33,6 +34,10 @@ def _conv(spatial: str, kernel: str) -> list[Template]:
     ]
 
 
+def _unbatched(spatial: str, kernel: str) -> list[Template]:
+    return [{"input": f"c {spatial}", "weight": f"o c {kernel}", "bias": "o", "groups": "1"}]
+
+
 def _conv_transpose(spatial: str, kernel: str) -> list[Template]:
     return [{"input": f"n c {spatial}", "weight": f"c o {kernel}", "bias": "o", "groups": "1"}]
 
@@ -46,7 +51,20 @@ _REDUCTIONS: Final = (
 )
 _NORM: Final[dict[str, str]] = {"weight": "*N", "bias": "*N"}
 _HEADS: Final[dict[str, str]] = {"key": "*B h k d", "value": "*B h k e"}
+_BATCH_NORM: Final[list[Template]] = [
+    {
+        "input": "n c *S",
+        **dict.fromkeys(("weight", "bias", "running_mean"), "c"),
+        "running_var": "+: c",
+    }
+]
 _MASKS: Final[list[str]] = ["*B h q k", "q k", "b: q k", "b: *B 1 q k"]
+
+UNCHECKED: Final[tuple[str, ...]] = (
+    *("aten.batch_norm", "aten.native_batch_norm"),
+    "aten._native_batch_norm_legit_no_training",
+)
+"""Ops of which torch does not check that shapes fit, so that none but these may be tried."""
 
 TEMPLATES: Final[dict[str, list[Template]]] = {
     "aten.linear": _LINEAR,
@@ -63,20 +81,14 @@ TEMPLATES: Final[dict[str, list[Template]]] = {
     ],
     "aten.matmul": [{"self": a, "other": b} for a, b in _MATMUL],
     "rw.matmul": [{"a": a, "b": b} for a, b in _MATMUL],
-    "aten.conv1d": _conv("l", "k"),
-    "aten.conv2d": _conv("h w", "k l"),
+    "aten.conv1d": _conv("l", "k") + _unbatched("l", "k"),
+    "aten.conv2d": _conv("h w", "k l") + _unbatched("h w", "k l"),
     "aten.conv3d": _conv("d h w", "k l m"),
     "aten.convolution": _conv("h w", "k l") + _conv("l", "k"),
     "rw.conv": _conv("h w", "k l") + _conv("l", "k"),
     "aten.conv_transpose1d": _conv_transpose("l", "k"),
     "aten.conv_transpose2d.input": _conv_transpose("h w", "k l"),
-    "aten.batch_norm": [
-        {
-            "input": "n c *S",
-            **dict.fromkeys(("weight", "bias", "running_mean"), "c"),
-            "running_var": "+: c",
-        }
-    ],
+    **dict.fromkeys(UNCHECKED, _BATCH_NORM),
     "aten.instance_norm": [{"input": "n c *S", "weight": "c", "bias": "c"}],
     "aten.layer_norm": [
         {"input": f"*B {over}", "normalized_shape": f"({over})", "weight": over, "bias": over}
@@ -104,8 +116,8 @@ TEMPLATES: Final[dict[str, list[Template]]] = {
         for heads, mask in (*(("h", mask) for mask in _MASKS), ("g*h", "q k"))
     ],
     "rw.rope": [
-        {"x": "*B t 2*d", "cos": "t 2*d", "sin": "t 2*d"},
-        {"x": "*B t 4*d", "cos": "t 2*d", "sin": "t 2*d"},
+        {"x": "*B t 2*d", "cos": "~: t 2*d", "sin": "~: t 2*d"},
+        {"x": "*B t 4*d", "cos": "~: t 2*d", "sin": "~: t 2*d"},
     ],
     "aten.embedding": [{"weight": "v d", "indices": "i<v: *B"}],
     "aten.index_select": [{"self": "v *S", "dim": "0", "index": "i<v: n"}],
@@ -151,9 +163,11 @@ NUMBERS: Final[dict[str, tuple[Any, ...]]] = {
     "beta": (1, 2, 0.5),
     "exponent": (2, 3, 2.0, 0.5),
     "negative_slope": (0.01, 0.2),
+    "fill": (*(-3.4028234663852886e38,) * 5, -1e4),
     "scale": (0.5, 0.25, 2.0),
     "dropout_p": (0.0,),
     "p": (2,),
+    **dict.fromkeys(("aten.dropout:p", "aten.native_dropout:p", "aten.feature_dropout:p"), (0.5,)),
     "ord": (2,),
     "approximate": ("none", "tanh"),
     "activation": ("silu", "gelu", "gelu_tanh", "relu", "sigmoid"),
@@ -181,7 +195,7 @@ NUMBERS: Final[dict[str, tuple[Any, ...]]] = {
     "ceil_mode": (False,),
     "enable_gqa": (False,),
 }
-"""By parameter: values that make sense."""
+"""By parameter (of an op, where it differs from others'): values that make sense."""
 
 SPATIAL: Final[dict[str, tuple[int, ...]]] = {
     "stride": (1, 1, 2),

@@ -359,6 +359,12 @@ class TestWrongReplacements:
     def test_an_op_that_does_not_fit(self):
         self.check(lambda self, x: aten.mm(x, aten.reshape(x, [2, 8])), "has no type")
 
+    def test_a_size_that_only_a_run_can_tell(self):
+        self.check(
+            lambda self, x: aten.nonzero(x),
+            "aten.nonzero gives a size or number that only a run can tell, and a replacement",
+        )
+
     def test_an_argument_that_does_not_fit(self):
         self.check(lambda self, x: aten.softmax.int(x), "aten.softmax.int needs the argument 'dim'")
 

@@ -291,6 +291,13 @@ class TestEntryPoints:
         with pytest.raises(PassError, match="the class is called planted-break"):
             get_pass("other")
 
+    def test_a_name_that_is_ours(self, monkeypatch):
+        get_pass("dce")
+        entry = EntryPoint("dce", "tests.passes.planted:PlantedBreak", registry.GROUP)
+        monkeypatch.setattr(registry, "_entries", lambda path: (entry,))
+        with pytest.raises(PassError, match="the class is called planted-break"):
+            get_pass("dce")
+
     def test_the_nearest_name_may_be_of_a_package(self, monkeypatch):
         self.install(monkeypatch, "fold-everything", "no_such_package:Lost")
         with pytest.raises(PassError) as caught:
@@ -302,11 +309,7 @@ class TestEntryPoints:
         entry = EntryPoint(name, value, registry.GROUP)
         registry._passes.pop(name, None)
 
-        def entry_points(*, group, name=None):
-            assert group == "rewright.passes"
-            return [entry] if name in (None, entry.name) else []
-
-        monkeypatch.setattr(registry, "entry_points", entry_points)
+        monkeypatch.setattr(registry, "_entries", lambda path: (entry,))
 
 
 class TestRulePass:

@@ -192,9 +192,110 @@ class AddBias(Rule):
         return aten.linear(x, w, c if b is None else (b.wide() + c.wide()).to(c.dtype))
 
 
+class Square(Rule):
+    """x * x  ->  square(x)      one variable at two places of one node"""
+
+    def pattern(self, x: Tensor(dtype=FLOATS)):
+        return x * x
+
+    def replace(self, x):
+        return aten.square(x)
+
+
+class Softmax(Rule):
+    """exp(x - max x) / sum(exp(x - max x))  ->  softmax(x)      an attribute inside of a list"""
+
+    exactness = REFOLD
+
+    def pattern(self, x: Tensor(dtype=FLOATS), d: Attr(int)):
+        e = aten.exp(x - aten.amax(x, [d], True))
+        return e / aten.sum.dim_IntList(e, [d], True)
+
+    def replace(self, x, d):
+        return aten.softmax.int(x, d)
+
+
+class CatOfParts(Rule):
+    """cat(split(x, sizes, d), d)  ->  x      for three parts of any sizes"""
+
+    def pattern(self, x, _sizes: Attr, d: Attr(int)):
+        return aten.cat([*aten.split_with_sizes(x, _sizes, d).results(3)], d)
+
+    def replace(self, x):
+        return x
+
+
+class MergeLinears(Rule):
+    """linear(x, w) for three w  ->  the parts of one linear      three roots"""
+
+    exactness = REFOLD
+
+    def pattern(self, x, u: Const(rank=2), v: Const(rank=2), w: Const(rank=2)):
+        return aten.linear(x, u), aten.linear(x, v), aten.linear(x, w)
+
+    def replace(self, x, u, v, w):
+        together = aten.linear(x, aten.cat([u, v, w]))
+        return aten.split_with_sizes(together, [u.shape[0], v.shape[0], w.shape[0]], -1)
+
+
+class LinearOfCat(Rule):
+    """linear(x, cat(ws))  ->  cat(linear(x, w) ...)      many weights, each of a rank"""
+
+    exactness = REFOLD
+
+    def pattern(self, x, ws: Many(Const(rank=2), min=2)):
+        return aten.linear(x, aten.cat(ws))
+
+    def replace(self, x, ws):
+        return aten.cat([aten.linear(x, w) for w in ws], -1)
+
+
+class RepeatHeads(Rule):
+    """reshape(expand(unsqueeze(x)))  ->  repeat_interleave(x)      with an example by hand"""
+
+    def pattern(self, x: Tensor(rank=4), grown: Attr, s: Attr):
+        return aten.reshape(aten.expand(aten.unsqueeze(x, 2), grown), s)
+
+    def where(self, x, grown, s):
+        b, h, t, d = x.shape
+        return len(grown) == 5 and tuple(s) == (b, h * grown[2], t, d) and grown[0] == b
+
+    def replace(self, x, grown):
+        return aten.repeat_interleave.self_int(x, grown[2], 1)
+
+    def example(self, draw):
+        b, h, t, d = draw.sizes(4)
+        return {"x": draw.tensor(b, h, t, d), "grown": (b, h, 3, t, d), "s": (b, h * 3, t, d)}
+
+
+class SplitMoments(Rule):
+    """var_mean(x)  ->  var(x), mean(x)      few numbers in float64, with all its rounding"""
+
+    exactness = REFOLD
+
+    def pattern(self, x: Tensor(dtype=FLOATS), dim: Attr):
+        return tuple(aten.var_mean.correction(x, dim, correction=0))
+
+    def replace(self, x, dim):
+        return aten.var.correction(x, dim, correction=0), aten.mean.dim(x, dim)
+
+
+class SplitAddmm(Rule):
+    """addmm(b, x, w)  ->  x @ w + b      whose product may overflow where the sum just doesn't"""
+
+    exactness = REFOLD
+
+    def pattern(self, b: Tensor(rank=1), x: Tensor(dtype=FLOATS), w):
+        return aten.addmm(b, x, w)
+
+    def replace(self, b, x, w):
+        return aten.mm(x, w) + b
+
+
 RIGHT = [
     *(FoldScale, DoubleTranspose, Silu, SinkTranspose, MergeLinear, SplitCat, Pool, CatOne),
-    *(Rsqrt, FastGelu, LogicalNot, AddBias),
+    *(Rsqrt, FastGelu, LogicalNot, AddBias, Square, Softmax, CatOfParts, MergeLinears),
+    *(LinearOfCat, RepeatHeads, SplitMoments, SplitAddmm),
 ]
 
 

@@ -349,6 +349,26 @@ class TestMethods:
 
         assert declare(pattern).name == "my-rule"
 
+    def test_an_attribute_at_two_places_says_that_they_are_the_same(self):
+        def pattern(self, x, dim: Attr):
+            return aten.softmax.int(aten.softmax.int(x, dim), dim)
+
+        assert declare(pattern).name == "my-rule"
+
+    def test_an_attribute_at_one_place_of_each_alternative_says_nothing(self):
+        def pattern(self, x, dim: Attr):
+            shared = aten.softmax.int(x, dim)
+            return aten.relu(either(aten.sin(shared), aten.cos(shared)))
+
+        with pytest.raises(RuleError, match="'dim' is captured and then ignored"):
+            declare(pattern)
+
+        def of_each(self, x, dim: Attr):
+            return aten.relu(either(aten.softmax.int(x, dim), aten.log_softmax.int(x, dim)))
+
+        with pytest.raises(RuleError, match="'dim' is captured and then ignored"):
+            declare(of_each)
+
     def test_a_maybe_may_be_bound_in_some_alternatives_only(self):
         def pattern(self, x, y: Maybe(Const)):
             return aten.relu(either(x, aten.add.Tensor(x, y)))

@@ -46,7 +46,7 @@ class FuseHardswish(Rule):
 
 
 @register_pass
-class FuseActivations(RulePass):
+class NameActivations(RulePass):
     """activations spelled out  ->  silu, mish, hardswish"""
 
     rules = (FuseSilu, FuseMish, FuseHardswish)

@@ -1,0 +1,1 @@
+"""The converters, by family: each module declares its own, and nothing else knows their names."""

@@ -1,0 +1,1 @@
+"""Decomposition: ops in terms of simpler ones, by torch's own definitions."""

@@ -1,0 +1,216 @@
+"""Rotary position embeddings, in their spellings.
+
+x * cos + cat(-x₂, x₁) * sin               ->  rw.rope(x, cos, sin)      x₁, x₂ halves of x
+x * cos + flatten(stack(-x₂, x₁)) * sin    ->  rw.rope(x, cos, sin, interleaved=True)
+narrow(rope(wide(x), cos, sin))            ->  rope(x, cos, sin)
+cat(rope(x[:r], cos, sin), x[r:])          ->  rope(x, cos, sin)         channels from r on kept
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from rewright.passes.fusion.shapes import broadcasts_to
+from rewright.passes.handles import Handle
+from rewright.passes.ops import aten, rw
+from rewright.passes.patterns import either, maybe_cast
+from rewright.passes.reasons import NoMatch
+from rewright.passes.rule import REFOLD, Rule
+from rewright.passes.variables import FLOATS, Attr, Maybe, Rest, Tensor
+
+
+def _tables_fit(x: Handle, cos: Handle, sin: Handle, dtype: torch.dtype | None = None) -> Any:
+    """Whether `cos` and `sin` have a number for each channel of `x`, and broadcast to it."""
+    for table in (cos, sin):
+        if table.rank > x.rank or table.rank < 1 or table.shape[-1] != x.shape[-1]:
+            return NoMatch("{0} has not a number for each channel of {1}", table, x)
+        if table.dtype != (dtype or x.dtype):
+            return NoMatch("{0} is {1}, and {2} is {3}", table, table.dtype, x, x.dtype)
+        if not broadcasts_to(table.shape, x.shape):
+            return NoMatch("{0} does not broadcast to {1}", table, x)
+    return True
+
+
+def _starts(start: Any, end: Any, low: Any, high: Any, size: Any) -> Any:
+    """Whether ``x[start:end]`` is ``x[low:high]``, of so many elements."""
+    if (0 if start is None else start) != low:
+        return False
+    return end == high or (high == size and (end is None or end >= size))
+
+
+class HalvesRope(Rule):
+    """x * cos + cat(-x2, x1) * sin  ->  rw.rope(x, cos, sin)"""
+
+    exactness = REFOLD
+
+    def pattern(
+        self,
+        x: Tensor(dtype=FLOATS),
+        cos,
+        sin,
+        a: Maybe(Attr),
+        b: Maybe(Attr),
+        c: Maybe(Attr),
+        d: Maybe(Attr),
+    ):
+        first = aten.slice.Tensor(x, -1, a, b)
+        second = aten.slice.Tensor(x, -1, c, d)
+        return x * cos + aten.cat([-second, first], -1) * sin
+
+    def where(self, x, cos, sin, a, b, c, d):
+        size = x.shape[-1]
+        if not isinstance(size, int) or size % 2:
+            return NoMatch("{0} has no even number of channels", x)
+        if not (_starts(a, b, 0, size // 2, size) and _starts(c, d, size // 2, size, size)):
+            return NoMatch("these are not the halves of {0}", x)
+        return _tables_fit(x, cos, sin)
+
+    def replace(self, x, cos, sin):
+        return rw.rope(x, cos, sin)
+
+    def example(self, draw):
+        batch, heads, time = draw.sizes(3)
+        size = draw.choice((2, 4, 6))
+        half = size // 2 if draw.chance(0.8) else 1
+        table = draw.tensor(*draw.choice(((time,), (1, time), (batch, 1, time))), size)
+        end = draw.choice((size, 9223372036854775807))
+        return {
+            "x": draw.tensor(batch, heads, time, size),
+            "cos": table,
+            "sin": table,
+            "a": draw.choice((None, 0)),
+            "b": half,
+            "c": half,
+            "d": end,
+        }
+
+
+class InterleavedRope(Rule):
+    """x * cos + flatten(stack(-x2, x1)) * sin  ->  rw.rope(x, cos, sin, interleaved=True)"""
+
+    exactness = REFOLD
+
+    def pattern(
+        self,
+        x: Tensor(dtype=FLOATS, rank=4),
+        cos,
+        sin,
+        wide: Maybe(Attr),
+        wide2: Maybe(Attr),
+        size: Maybe(Attr),
+        flat: Attr,
+        start: Maybe(Attr),
+        end: Maybe(Attr),
+        end2: Maybe(Attr),
+    ):
+        pairs = aten.reshape(x, size).shared()
+        real, imaginary = aten.unbind.int(pairs, -1).results(2)
+        even = aten.slice.Tensor(x, -1, start, end, 2)
+        odd = aten.slice.Tensor(x, -1, 1, end2, 2)
+        turned = either(
+            aten.stack([-imaginary, real], -1),
+            aten.stack([-odd, even], -1),
+        )
+        rotated = aten.reshape(turned, flat)
+        return maybe_cast(x, wide) * cos + maybe_cast(rotated, wide2) * sin
+
+    def where(self, x, cos, sin, wide, wide2, size, flat, start, end, end2):
+        if flat != x.shape or (size is not None and size[-1] != 2):
+            return NoMatch("these are not the pairs of {0}", x)
+        if size is None:
+            channels = x.shape[-1]
+            if channels % 2 != 0 or start not in (None, 0):
+                return NoMatch("{0} has no even number of channels", x)
+            if not all(item is None or item >= channels for item in (end, end2)):
+                return NoMatch("these are not the pairs of {0}", x)
+        if wide != wide2 or wide not in (None, torch.float32):
+            return NoMatch("{0} and what is rotated are cast differently", x)
+        return _tables_fit(x, cos, sin, wide)
+
+    def replace(self, x, cos, sin, wide):
+        return rw.rope(x if wide is None else x.to(wide), cos, sin, interleaved=True)
+
+    def example(self, draw):
+        batch, heads, time = draw.sizes(3)
+        size = draw.choice((2, 4, 6))
+        wrong = draw.chance(0.15)
+        table = draw.tensor(*draw.choice(((time,), (1, time), (batch, 1, time))), size)
+        return {
+            "x": draw.tensor(batch, heads, time, size),
+            "cos": table,
+            "sin": table,
+            "wide": None,
+            "wide2": None,
+            "size": (batch, heads, time, size // 2, 2),
+            "flat": (batch, heads, time, size) if not wrong else (batch, time, heads, size),
+            "start": None,
+            "end": draw.choice((None, size, 9223372036854775807)),
+            "end2": None,
+        }
+
+
+class NarrowRope(Rule):
+    """narrow(rope(wide(x), cos, sin))  ->  rope(x, cos, sin)"""
+
+    exactness = REFOLD
+
+    def pattern(
+        self, x: Tensor(dtype=(torch.float16, torch.bfloat16)), cos, sin, narrow: Attr, _: Rest
+    ):
+        wide = aten._to_copy(x, dtype=torch.float32)
+        return aten._to_copy(rw.rope(wide, cos, sin, **_), dtype=narrow)
+
+    def where(self, x, narrow):
+        return narrow == x.dtype
+
+    def replace(self, x, cos, sin, _):
+        return rw.rope(x, cos, sin, **_)
+
+
+class PartialRope(Rule):
+    """cat(rope(x[:r], cos, sin), x[r:])  ->  rope(x, cos, sin)      channels from r on are kept"""
+
+    exactness = REFOLD
+
+    def pattern(
+        self,
+        x: Tensor(dtype=FLOATS),
+        cos,
+        sin,
+        a: Maybe(Attr),
+        b: Maybe(Attr),
+        c: Maybe(Attr),
+        d: Maybe(Attr),
+        _: Rest,
+    ):
+        first = aten.slice.Tensor(x, -1, a, b)
+        second = aten.slice.Tensor(x, -1, c, d)
+        return aten.cat([rw.rope(first, cos, sin, **_), second], -1)
+
+    def where(self, x, cos, sin, a, b, c, d):
+        size, rotary = x.shape[-1], cos.shape[-1]
+        if not (_starts(a, b, 0, rotary, size) and _starts(c, d, rotary, size, size)):
+            return NoMatch("these are not the turned and the other channels of {0}", x)
+        return sin.shape[-1] == rotary
+
+    def replace(self, x, cos, sin, _):
+        return rw.rope(x, cos, sin, **_)
+
+    def example(self, draw):
+        batch, heads, time = draw.sizes(3)
+        size, rotary = draw.choice((4, 6, 8)), draw.choice((2, 4))
+        table = draw.tensor(time, rotary)
+        return {
+            "x": draw.tensor(batch, heads, time, size),
+            "cos": table,
+            "sin": table,
+            "a": draw.choice((None, 0)),
+            "b": rotary,
+            "c": rotary if draw.chance(0.9) else rotary - 1,
+            "d": 9223372036854775807,
+        }
+
+
+RULES = (HalvesRope, InterleavedRope, NarrowRope, PartialRope)

@@ -1,0 +1,171 @@
+"""Building engines: profiles, progress, stopping, and what is said when it fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from rewright.backends.tensorrt.build import BuildOptions, build_engine, build_network
+from rewright.backends.tensorrt.emitter import Emitted, emit
+from rewright.backends.tensorrt.network import Network
+from rewright.backends.tensorrt.profiles import profiles
+from rewright.backends.tensorrt.progress import Stop, interruptible
+from rewright.errors import ConversionError, EngineError, UnsupportedError
+from rewright.ir.graph import Graph
+from rewright.ir.parser import parse_graph
+from tests.backends.tensorrt.checking import check_graph, rtx
+
+LINEAR = """\
+graph @mlp(%x: f32[{shape}]) -> f32[{shape}]
+{where}{{
+  %a = rw.linear(%x, @w) : f32[{shape}]
+  %b = aten.relu(%a) : f32[{shape}]
+  return %b
+}}
+constants {{
+  parameter @w : f32[8, 8]
+}}
+"""
+
+
+def _linear(shape: str = "4, 8", where: str = "") -> Graph:
+    graph = parse_graph(LINEAR.format(shape=shape, where=where))
+    graph.constants["w"].data = torch.randn(8, 8)
+    return graph
+
+
+def test_engine() -> None:
+    graph = _linear()
+    engine = build_engine(graph, rtx())
+    assert len(engine.data) > 1000
+    assert [port.value for port in engine.inputs] == graph.inputs
+    assert [port.value for port in engine.outputs] == list(graph.outputs)
+    assert engine.profiles == 0
+    assert engine.layers >= 3
+    assert engine.library == rtx().name
+
+
+def test_options() -> None:
+    options = BuildOptions(
+        capabilities=((8, 9), (12, 0)), optimization_level=0, workspace=1 << 30,
+        weight_streaming=True, detailed=True,
+    )  # fmt: skip
+    assert build_engine(_linear(), rtx(), options).data
+    with pytest.raises(EngineError, match=r"can't build for 9\.0"):
+        build_engine(_linear(), rtx(), BuildOptions(capabilities=((9, 0),)))
+
+
+def test_profiles_from_ranges() -> None:
+    graph = _linear("2*s0 + 1, 8", "  where s0 in {1..3..16, 20..30} with 2*s0 + 1 = dim(%x, 0)\n")
+    emitted = emit(graph, rtx())
+    first, second = profiles(graph, emitted.inputs)
+    assert [(i.low, i.typical, i.high) for i in first] == [((3, 8), (7, 8), (33, 8))]
+    assert [(i.low, i.typical, i.high) for i in second] == [((41, 8), (51, 8), (61, 8))]
+    assert build_engine(graph, rtx()).profiles == 2
+    check_graph(graph, [(torch.randn(2 * n + 1, 8),) for n in (1, 5, 16, 20, 30)])
+
+
+def test_a_size_without_maximum_is_refused() -> None:
+    graph = _linear("s0, 8", "  where s0 in {1..} = dim(%x, 0)\n")
+    with pytest.raises(ConversionError, match=r"s0 has no maximum.*mark_dynamic"):
+        emit(graph, rtx())
+
+
+def test_profiles_refuse_a_size_without_maximum() -> None:
+    graph = _linear("s0, 8", "  where s0 in {1..4} = dim(%x, 0)\n")
+    emitted = emit(graph, rtx())
+    unbounded = _linear("s0, 8", "  where s0 in {1..} = dim(%x, 0)\n")
+    with pytest.raises(UnsupportedError, match="no maximum"):
+        profiles(unbounded, emitted.inputs)
+
+
+def test_progress_is_told() -> None:
+    class Watcher:
+        def __init__(self) -> None:
+            self.phases: list[str] = []
+            self.steps = 0
+            self.ended: list[str] = []
+
+        def started(self, phase: str, parent: str | None, steps: int) -> None:
+            self.phases.append(phase)
+
+        def stepped(self, phase: str, step: int) -> None:
+            self.steps += 1
+
+        def finished(self, phase: str) -> None:
+            self.ended.append(phase)
+
+    watcher = Watcher()
+    build_engine(_linear(), rtx(), watcher=watcher)
+    assert watcher.phases
+    assert watcher.steps > 0
+    assert sorted(watcher.phases) == sorted(watcher.ended)
+
+
+def test_a_build_can_be_stopped() -> None:
+    stop = Stop()
+    stop.ask()
+    with pytest.raises(EngineError, match="build of @mlp was stopped"):
+        build_engine(_linear(), rtx(), stop=stop)
+
+
+def test_ctrl_c_stops_the_work_and_waits_for_it() -> None:
+    """KeyboardInterrupt arrives in the main thread, asks for the stop, and is raised after it."""
+    stop, ended = Stop(), threading.Event()
+
+    def work() -> None:
+        for _ in range(1000):
+            if stop.asked:
+                ended.set()
+                return
+            time.sleep(0.01)
+
+    import _thread
+
+    threading.Timer(0.2, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(work, stop)
+    assert ended.is_set()
+
+
+def test_errors_of_the_work_are_raised() -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        interruptible(fail, Stop())
+
+
+def test_a_failed_build_says_what_tensorrt_says() -> None:
+    """A layer that the definition takes and the build does not."""
+    net = Network(rtx(), "sparse")
+    x = net.add_input("x", torch.float32, (4, 4))
+    net.mark_output("places", net.layer("add_non_zero", x))
+    with pytest.raises(EngineError, match=r"could not build @sparse: .*no runners"):
+        build_network(Emitted(net, Graph("sparse"), (), ()), BuildOptions())
+
+
+def test_layers_are_named_by_module_node_and_op() -> None:
+    graph = parse_graph(
+        "graph @g(%x: f32[4]) -> f32[4]\n{\n"
+        "  %act = aten.silu(%x) : f32[4]  # model.py:7 (blocks.3.mlp)\n  return %act\n}\n"
+    )
+    definition = emit(graph, rtx()).net.definition
+    names = [definition.get_layer(i).name for i in range(definition.num_layers)]
+    assert names[0] == "blocks.3.mlp/act/aten.silu"
+    assert len(set(names)) == len(names)
+
+
+def test_refusals_name_the_node() -> None:
+    graph = parse_graph(
+        "graph @g(%x: f32[4]) -> f64[4]\n{\n"
+        "  %a = aten._to_copy(%x, dtype=f64) : f64[4]  # model.py:7 (mlp)\n  return %a\n}\n"
+    )
+    with pytest.raises(ConversionError, match="no f64") as error:
+        emit(graph, rtx())
+    assert error.value.where == "model.py:7 (mlp)"
+    assert error.value.op == "aten._to_copy"
+    assert error.value.backend == "tensorrt"
