@@ -115,19 +115,22 @@ def _trace(
     def run(*inputs: object) -> object:
         return interpreter.run(*inputs)
 
+    if any(getattr(node.target, "__name__", "") == "_unwrap_for_grad" for node in region):
+        raise _refused(region, _GRADIENT)
     try:
         with detect_fake_mode(values) or nullcontext(), torch.no_grad(), preserve_node_meta():
             return make_fx(run)(*values)
     except Exception as error:
-        raise _refused(region, error) from error
+        raise _refused(region, str(error).strip().split("\n")[0]) from error
 
 
-def _refused(region: Sequence[torch.fx.Node], error: Exception) -> UnsupportedError:
-    """What to say of a transform that torch can't run on fake tensors."""
-    names = [getattr(node.target, "__name__", "") for node in region]
-    reason = str(error).strip().split("\n")[0]
-    if "_unwrap_for_grad" in names:  # autograd is off: of that, torch says that an assert failed
-        reason = "it computes a gradient (grad, vjp, jacrev), and compiled graphs have no backward"
+_GRADIENT: Final = (
+    "it computes a gradient (grad, vjp, jacrev), and compiled graphs have no backward"
+)
+
+
+def _refused(region: Sequence[torch.fx.Node], reason: str) -> UnsupportedError:
+    """What to say of a transform that can't be run on fake tensors."""
     return UnsupportedError(
         f"a torch.func transform can't be compiled: {reason}",
         where=next(filter(None, map(location_of, region)), None),

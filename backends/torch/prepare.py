@@ -105,8 +105,10 @@ class _Kitchen:
     def _operands(self, node: Node) -> Iterable[Value]:
         """The values that `node` uses; for a prepared constant, its recipe."""
         for value in node.operands:
-            is_prepared = isinstance(value, Constant) and not value.is_source
-            yield self.graph.recipe(value) if is_prepared else value
+            if isinstance(value, Constant) and not value.is_source:
+                yield self.graph.recipe(value)
+            else:
+                yield value
 
     def _forget(self, node: Node) -> None:
         """Drops what nothing after `node` uses."""

@@ -18,7 +18,6 @@ from rewright.passes.reasons import NoMatch
 from rewright.passes.rule import REFOLD, Rule
 from rewright.passes.variables import Const, Maybe, Tensor
 
-
 Vector: Final = Const(rank=1)
 
 

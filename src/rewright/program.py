@@ -54,10 +54,17 @@ class CompiledProgram:
             self._built.explain(args, kwargs)
             raise
 
+    @property
+    def prepared_bytes(self) -> int:
+        """The bytes of the prepared constants; those that are views of their sources included."""
+        types = [c.type for c in self.graph.constants.values() if not c.is_source]
+        return sum(getattr(found, "nbytes", 0) for found in types)
+
     def report(self) -> str:
         """What was compiled, in a few lines of text."""
         sources = sum(constant.is_source for constant in self.graph.constants.values())
         prepared = len(self.graph.constants) - sources
+        kept = f" ({_size(self.prepared_bytes)})" if prepared else ""
         sizes = [
             f"{symbol} in {{{' | '.join(map(str, info.ranges))}}}"
             for symbol, info in self.graph.symbols.items()
@@ -66,7 +73,7 @@ class CompiledProgram:
             [
                 f"program {self.graph.name} on {self.graph.device}",
                 f"  nodes      {sum(1 for _ in self.graph.walk())}",
-                f"  constants  {sources} sources, {prepared} prepared",
+                f"  constants  {sources} sources, {prepared} prepared{kept}",
                 f"  symbols    {', '.join(sizes) or 'none'}",
                 f"  backend    torch ({self.settings.torch_backend})",
             ]
@@ -74,3 +81,12 @@ class CompiledProgram:
 
     def __repr__(self) -> str:
         return f"<CompiledProgram {self.graph.name}: {len(self.graph)} nodes>"
+
+
+def _size(count: float) -> str:
+    """A number of bytes as people read it: ``1.5 MiB``."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    return f"{count:.4g} GiB"

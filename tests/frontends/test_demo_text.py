@@ -12,10 +12,14 @@ from rewright.ir.parser import parse_graph
 from rewright.ir.printer import print_graph
 from rewright.ir.verifier import verify
 
+OLD_EXPORT = "torch.export before 2.12 refuses the dynamic sequence of this model"
+
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_a_model_reads_back_and_computes_the_same(model, dynamic, tmp_path):
+    if dynamic and model is MODELS["llama"] and torch.__version__ < "2.12":
+        pytest.skip(OLD_EXPORT)
     network, inputs = model.build(), model.inputs()
     exported = torch.export.export(
         network, inputs, dynamic_shapes=model.dynamic_shapes if dynamic else None, strict=False

@@ -129,6 +129,9 @@ def rightly_sliced(call):
     return [evaluate(dim, {S0: size}) for size in (1, 4, 9)] == [1, 4, 4]
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.12", reason="there torch's shape rule of slice wants the size itself"
+)
 def test_ranges_decide_what_they_can():
     sliced = ("aten.slice.Tensor", f32(S0, 5), 0, 0, 4)
     assert rightly_sliced(sliced)

@@ -11,9 +11,10 @@ from rewright.backends.tensorrt.converters.common import wide
 from rewright.backends.tensorrt.declaration import Call, converts
 from rewright.backends.tensorrt.dtypes import FLOATS
 from rewright.backends.tensorrt.enums import ActivationType as Act
+from rewright.backends.tensorrt.enums import ReduceOperation as Reduce
 from rewright.backends.tensorrt.enums import UnaryOperation as Unary
 from rewright.backends.tensorrt.needs import Constant, OneOf, Rank, That, Unused
-from rewright.backends.tensorrt.reducing import mask_of, mean
+from rewright.backends.tensorrt.reducing import mask_of, mean, reduce
 from rewright.backends.tensorrt.shaping import reshape, unsqueeze
 from rewright.backends.tensorrt.tensor import Tensor
 
@@ -109,6 +110,15 @@ def _rms_norm(x: Tensor, weight: Tensor | None, dims: int, eps: float) -> Tensor
     power = mean(x * x, range(x.rank - dims, x.rank))
     scaled = x * (power + float(eps)).unary(Unary.SQRT).unary(Unary.RECIP)
     return scaled if weight is None else scaled * weight
+
+
+@converts("aten._weight_norm", dtypes={"v": FLOATS, "g": FLOATS})
+@wide
+def weight_norm(call: Call, v: Tensor, g: Tensor, dim: int) -> Tensor:
+    """g * v / norm(v), the norm of each slice along a dimension"""
+    axes = [axis for axis in range(v.rank) if axis != dim % v.rank]
+    length = reduce(v * v, Reduce.SUM, axes, True).unary(Unary.SQRT)
+    return v * (g / length)
 
 
 # --------------------------------------------------------------------------- over channels

@@ -63,6 +63,12 @@ def t(call: Call, self: Tensor) -> Tensor:
     return transpose(self, 0, 1) if self.rank > 1 else self
 
 
+@converts("aten.numpy_T", dtypes=ANY)
+def numpy_t(call: Call, self: Tensor) -> Tensor:
+    """SHUFFLE that reverses the dimensions"""
+    return permute(self, range(self.rank)[::-1])
+
+
 @converts("aten.unsqueeze", dtypes=ANY)
 def unsqueeze_(call: Call, self: Tensor, dim: int) -> Tensor:
     """SHUFFLE, UNSQUEEZE"""
