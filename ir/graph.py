@@ -253,6 +253,13 @@ class Node:
         return self._graph is not None and self._graph.terminator is self
 
     @property
+    def is_pure(self) -> bool:
+        """Whether this node may be removed, merged and moved freely."""
+        from rewright.ir.ops import is_pure_call
+
+        return is_pure_call(self.op, self.attributes)
+
+    @property
     def is_attached(self) -> bool:
         """Whether this node is in a graph: False once it was erased."""
         return self._graph is not None

@@ -190,6 +190,31 @@ class Op:
 
 _IMPURE: Final = frozenset({Trait.RANDOM, Trait.EFFECT})
 
+_RANDOM_BY: Final[Mapping[str, str]] = {
+    "aten.scaled_dot_product_attention": "dropout_p",
+    "aten._scaled_dot_product_flash_attention": "dropout_p",
+    "aten._scaled_dot_product_flash_attention_for_cpu": "dropout_p",
+    "aten._scaled_dot_product_cudnn_attention": "dropout_p",
+    "aten._scaled_dot_product_efficient_attention": "dropout_p",
+    **dict.fromkeys(
+        (f"aten.{cell}.{form}" for cell in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+         for form in ("input", "data")), "train"),
+    "aten.dropout": "train",
+    "aten.rrelu": "training",
+}  # fmt: skip
+"""Ops that draw random numbers only where an argument says so, and that argument."""
+
+
+def is_pure_call(op: Op, attributes: Attributes) -> bool:
+    """Whether a node may be removed, merged and moved freely: attention without dropout, say."""
+    if op.is_pure:
+        return True
+    decisive = _RANDOM_BY.get(op.name)
+    if decisive is None:
+        return False
+    given = attributes[decisive] if decisive in attributes else op.param(decisive).default
+    return isinstance(given, bool | int | float) and not given
+
 
 def _is_default(value: Any, default: Any) -> bool:
     if default is REQUIRED:

@@ -145,7 +145,9 @@ KEPT: Final = _ops(
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d upsample_nearest1d.vec "
     "upsample_nearest2d.vec upsample_nearest3d.vec _upsample_nearest_exact2d.vec "
     "upsample_linear1d.vec upsample_bilinear2d.vec upsample_trilinear3d.vec "
-    "upsample_bicubic2d.vec grid_sampler lstm.input gru.input item chunk"
+    "upsample_bicubic2d.vec grid_sampler lstm.input gru.input item chunk "
+    # what masks are read from
+    "diff"
 )
 """Composite ops that stay whole through decomposition."""
 

@@ -90,8 +90,7 @@ def _check(scope: Scope, retype: bool) -> Iterator[Fault]:
 
 def effect_order(graph: Graph) -> tuple[str, ...]:
     """The names of the nodes with an effect or random numbers, in the order they happen."""
-    ordered = (Trait.RANDOM, Trait.EFFECT)
-    return tuple(n.op.name for n in graph.walk() if any(n.op.has(trait) for trait in ordered))
+    return tuple(node.op.name for node in graph.walk() if not node.is_pure)
 
 
 def _lost_effect(before: Sequence[str], after: Sequence[str]) -> str:

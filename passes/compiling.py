@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
@@ -33,12 +34,14 @@ from rewright.passes.instruments import bisect
 from rewright.passes.instruments.bisect import Bisect
 from rewright.passes.instruments.dump import Dump, DumpSpec
 from rewright.passes.instruments.numerics import Numerics, fitting_samples
-from rewright.passes.instruments.protocol import Instrument
+from rewright.passes.instruments.protocol import Instrument, PassRun
 from rewright.passes.instruments.reproducer import Reproducer
 from rewright.passes.instruments.samples import Samples
 from rewright.passes.instruments.timing import Timing
 from rewright.passes.instruments.verify import VerifyEach
 from rewright.passes.manager import Pipeline
+from rewright.passes.partition.backend import SegmentBackend
+from rewright.passes.partition.partition import Partition
 from rewright.passes.pipelines import default_pipeline
 from rewright.passes.registry import DEFAULT
 from rewright.passes.rule import Exactness
@@ -47,7 +50,12 @@ from rewright.settings import Settings
 _log: Final = logging.getLogger(__name__)
 
 
-def run_pipeline(graph: Graph, settings: Settings, inputs: Sequence[Any] | None = None) -> Graph:
+def run_pipeline(
+    graph: Graph,
+    settings: Settings,
+    inputs: Sequence[Any] | None = None,
+    backends: Mapping[str, SegmentBackend] = MappingProxyType({}),
+) -> PassRun:
     """Runs the passes of a compile on `graph`, in place.
 
     Args:
@@ -55,32 +63,63 @@ def run_pipeline(graph: Graph, settings: Settings, inputs: Sequence[Any] | None 
         settings: say which pipeline, and what watches it.
         inputs: example inputs of the graph, in its order, if there are some: what the instrument
             `numerics` runs it on.
+        backends: those that the program is partitioned for, by name, the preferred one first.
 
     Returns:
-        The graph.
+        What was done; passes leave reports in it.
 
     Raises:
         PassError: a pass failed.
         ParseError: the setting `pipeline` is no pipeline.
         SettingsError: a setting or an environment variable is not right.
     """
-    pipeline = pipeline_of(settings, graph.device)
+    pipeline = pipeline_of(settings, graph.device, backends)
     watch = Watch.of(settings, os.environ)
-    pipeline.run(
+    return pipeline.run(
         graph,
         instruments=watch.instruments(graph, _usable(graph, inputs)) if watch != NOTHING else (),
         exactness=exactness_called(settings.exactness),
+        backends=backends,
     )
-    return graph
 
 
-def pipeline_of(settings: Settings, device: str) -> Pipeline:
+def pipeline_of(settings: Settings, device: str, backends: Collection[str] = ()) -> Pipeline:
     """The pipeline of a compile for `device`. In the text of one, ``default`` stands for ours.
+
+    Where there are `backends`, it ends in a partition, unless it has one already.
 
     Raises:
         ParseError: the setting `pipeline` is no pipeline.
     """
-    target = device.partition(":")[0] if settings.target == "auto" else settings.target
+    pipeline = _chosen(settings, device, bool(backends))
+    if not backends:
+        return pipeline
+    stated = {option: getattr(settings, name) for name, option in _PARTITION.items()}
+    if not any(isinstance(step, Partition) for step in pipeline.passes()):
+        return pipeline.append(Partition(backends=tuple(backends), **stated))
+    for name, option in _PARTITION.items():
+        if stated[option] != getattr(Partition(), option):
+            raise SettingsError(
+                f"{name} is given, and so is a pipeline with a partition of its own",
+                setting=name,
+                hint=f"write partition{{{option}=...}} in the pipeline",
+            )
+    return pipeline
+
+
+_PARTITION: Final = {
+    "min_block_size": "min_block_size",
+    "torch_executed_ops": "torch_ops",
+    "torch_executed_modules": "torch_modules",
+    "torch_executed_nodes": "torch_nodes",
+    "require_full_compilation": "require_full",
+}
+"""The settings that are options of the pass `partition`, and the options."""
+
+
+def _chosen(settings: Settings, device: str, has_engines: bool) -> Pipeline:
+    kind = device.partition(":")[0]
+    target = "tensorrt" if has_engines else {"auto": kind}.get(settings.target, settings.target)
     ours = default_pipeline(target, settings.optimization_level)
     if settings.pipeline is None:
         return ours

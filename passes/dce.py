@@ -74,7 +74,7 @@ def _is_unused(node: Node) -> bool:
     if not node.results or any(value.uses for value in node.results):
         return False
     inside = (inner for region in node.regions for inner in region.walk())
-    return node.op.is_pure and all(inner.op.is_pure for inner in inside)
+    return node.is_pure and all(inner.is_pure for inner in inside)
 
 
 def _of_node(node: Node) -> set[Any]:

@@ -264,7 +264,7 @@ def _is_dead(node: Node) -> bool:
     for value in node.results:
         if value.has_uses:
             return False
-    if not node.results or not all(inner.op.is_pure for inner in _with_regions(node)):
+    if not node.results or not all(inner.is_pure for inner in _with_regions(node)):
         return False
     return all(info.binding.owner is not node for info in node.graph.symbols.values())
 

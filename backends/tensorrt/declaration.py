@@ -25,7 +25,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -36,7 +36,6 @@ from rewright.backends.tensorrt.library import Library
 from rewright.backends.tensorrt.needs import Dtypes, Need, Query, sizes_reason
 from rewright.backends.tensorrt.network import Network
 from rewright.backends.tensorrt.refused import REFUSED
-from rewright.backends.tensorrt.tensor import Tensor
 from rewright.ir.attributes import Attributes
 from rewright.ir.graph import Node, Value
 from rewright.ir.ops import REQUIRED, Op
@@ -185,7 +184,7 @@ def converts(
     return declare
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load_all() -> None:
     from rewright.backends.tensorrt import converters as package
 

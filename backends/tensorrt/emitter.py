@@ -219,9 +219,7 @@ class _Emitter:
         ports, seen = [], set()
         for number, value in enumerate(self.graph.terminator.operands):
             result = scope.as_tensor(value)
-            if value.producer is None or id(result.handle) in seen:
-                result = self.net.layer("add_identity", result)
-            elif not _is_own(result, value):
+            if value.producer is None or id(result.handle) in seen or not _is_own(result, value):
                 result = self.net.layer("add_identity", result)
             seen.add(id(result.handle))
             name = f"out{number}"
@@ -235,5 +233,3 @@ class _Emitter:
 def _is_own(result: Tensor, value: Value) -> bool:
     """Whether a tensor was made for `value` alone, and is no input or constant passed through."""
     return result.value is None and not result.handle.is_network_input
-
-

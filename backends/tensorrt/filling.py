@@ -20,11 +20,11 @@ _SMALL = 1 << 16
 
 
 def linspace(net: Network, start: Any, step: Any, size: Size, dtype: torch.dtype) -> Tensor:
-    """``start + i * step`` for ``i`` below `size`; numbers or sizes, computed as ``i64`` or ``f32``.
+    """``start + i * step`` for ``i`` below `size`; computed as ``i64`` or ``f32``.
 
     Args:
         net: where to.
-        start: the first.
+        start: the first, a number or size.
         step: what each adds to the one before.
         size: how many.
         dtype: of the result.

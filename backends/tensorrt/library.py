@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from functools import lru_cache
+from functools import cache
 from types import ModuleType
 from typing import Any, Final
 
@@ -84,7 +84,7 @@ class Library:
         return logger_for(self.module)
 
     def has(self, path: str) -> bool:
-        """Whether there is a class, member or enum member: ``INetworkDefinition.add_cumulative``."""
+        """Whether there is a class or a member of one: ``INetworkDefinition.add_cumulative``."""
         found = self.module
         for part in path.split("."):
             found = getattr(found, part, None)
@@ -117,7 +117,7 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text)[:4])
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(flavor: str) -> Library:
     """Imports a library.
 
@@ -220,7 +220,9 @@ def _by_gpu(gpu: Capability | None) -> Choice:
             continue
         supported = library.capabilities()
         if gpu is None or not supported or gpu in supported:
-            return Choice(library, _why(library, gpu, refusals), (gpu,) if supported and gpu else ())
+            return Choice(
+                library, _why(library, gpu, refusals), (gpu,) if supported and gpu else ()
+            )
         shown = ", ".join(f"{major}.{minor}" for major, minor in supported)
         refusals.append(f"{library.name} supports {shown}, not {gpu[0]}.{gpu[1]}")
     return Choice(None, "; ".join(refusals))

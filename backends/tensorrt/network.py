@@ -214,7 +214,7 @@ class Network:
         raise self.error(f"TensorRT gives the dtype {dtype}, which torch has not")
 
     def weights_of(self, value: torch.Tensor) -> Any:
-        """TensorRT's weights for a torch tensor: its own memory where it is dense and on the CPU."""
+        """TensorRT's weights for a tensor: its own memory where it is dense and on the CPU."""
         dense = value.detach().cpu().contiguous()
         self._kept.append(dense)
         dtype = self.trt_dtype(dense.dtype)

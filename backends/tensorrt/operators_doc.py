@@ -1,6 +1,6 @@
 """The table of operators, as Markdown: what ``docs/OPERATORS.md`` holds.
 
-    python -m rewright.backends.tensorrt.operators_doc > docs/OPERATORS.md
+python -m rewright.backends.tensorrt.operators_doc > docs/OPERATORS.md
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Made by `python -m rewright.backends.tensorrt.operators_doc`; a test keeps it up
 are the declarations of the converters, which also decide, node by node, what goes to TensorRT, and
 give the reason in a program's report where it does not.
 
-For all of them: at most {MAX_RANK} dimensions; sizes may vary in any dimension unless the last
-column says otherwise, and need a maximum; tensors are {names_of(COMPUTED)} unless it says otherwise.
+For all of them, unless the last column says otherwise: at most {MAX_RANK} dimensions; sizes may
+vary in any of them, and need a maximum; tensors are {names_of(COMPUTED)}.
 There is no f64 and no complex number in TensorRT, and nothing is narrowed in silence.
 
 {{count}} operators have a converter.

@@ -1,4 +1,4 @@
-"""Optimization profiles: the least, typical and largest shape of each input, from ranges of sizes."""
+"""Optimization profiles: the least, typical and largest shape of each input."""
 
 from __future__ import annotations
 

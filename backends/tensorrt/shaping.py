@@ -76,9 +76,7 @@ def _reshape_known(x: Tensor, dims: Sequence[int]) -> Tensor:
         raise x.net.error("a shape with an empty and a varying dimension can't be inferred")
     if -1 not in dims:
         return reshape(x, dims)
-    return x.net.layer(
-        "add_shuffle", x, reshape_dims=tuple(dims), zero_is_placeholder=False
-    )
+    return x.net.layer("add_shuffle", x, reshape_dims=tuple(dims), zero_is_placeholder=False)
 
 
 def _axes(x: Tensor, axes: Iterable[int]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import attrs
 import torch
@@ -21,7 +21,7 @@ from rewright.backends.torch.runtime import alone
 from rewright.backends.torch.source import Module, Names, targets, tuple_of
 from rewright.backends.torch.specialize import Specializations
 from rewright.errors import CompileError, InputError
-from rewright.ir.graph import Constant, Graph, Value
+from rewright.ir.graph import Constant, Graph, Node, Value
 from rewright.ir.signature import Signature
 from rewright.ir.types import TensorType
 from rewright.settings import Settings
@@ -29,6 +29,21 @@ from rewright.statistics import record
 
 Inspect: TypeAlias = Callable[[Sequence[Any]], None]
 """Looks at the flat arguments of a call before it is made."""
+
+
+class Attached(Protocol):
+    """What another backend made of a segment."""
+
+    @property
+    def constant_names(self) -> tuple[str, ...]:
+        """The constants that it is made from."""
+        ...
+
+    def bind(
+        self, constants: Mapping[str, Tensor], in_torch: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """What runs the segment with `constants`: takes its operands, returns its results."""
+        ...
 
 
 @attrs.frozen(eq=False)
@@ -60,7 +75,11 @@ class Built:
 
 
 def build(
-    graph: Graph, signature: Signature, settings: Settings, inspect: Inspect | None = None
+    graph: Graph,
+    signature: Signature,
+    settings: Settings,
+    inspect: Inspect | None = None,
+    attached: Mapping[Node, Attached] | None = None,
 ) -> Built:
     """Makes `graph` callable by `signature`, at the level that `settings` choose.
 
@@ -69,12 +88,13 @@ def build(
         signature: how it is called.
         settings: how it is compiled.
         inspect: is given the flat arguments of every call once they fit, and may raise.
+        attached: what other backends made of segments; torch runs the others.
 
     Raises:
         CompileError: the graph can't be written as Python, or Inductor failed.
     """
     with _disable_current_modes(), torch.no_grad():
-        return _Builder(graph, signature, settings, inspect).build()
+        return _Builder(graph, signature, settings, inspect, attached or {}).build()
 
 
 @attrs.define(eq=False)
@@ -83,6 +103,7 @@ class _Builder:
     signature: Signature
     settings: Settings
     inspect: Inspect | None = None
+    attached: Mapping[Node, Attached] = attrs.field(factory=dict)
     plan: Plan = attrs.field(init=False)
     arriving: frozenset[str] = attrs.field(init=False)
     """The names of the sources that are arguments."""
@@ -99,7 +120,7 @@ class _Builder:
     def build(self) -> Built:
         late = [c for c in self.plan.constants if c.name in self.arriving]
         early = [c for c in self.plan.constants if c.name not in self.arriving]
-        cooked = [c for c in recipe_sources(self.graph) if c.name in self.arriving]
+        cooked = [c for c in self._baked() if c.name in self.arriving]
         parameters = Parameters.of(self.signature)
         module = Module(self._title(), Names(parameters.names if parameters else ()))
         self._write_bind(module, early, late)
@@ -141,6 +162,7 @@ class _Builder:
                 if is_compiled and not constant.is_source:
                     text += ".contiguous()"
                 module.line(f"{scope.names[constant]} = {text}")
+            self._write_attached(writer)
             module.line()
             with module.block(f"def forward({taken}):"):
                 if is_compiled:
@@ -151,6 +173,18 @@ class _Builder:
                 module.line(f"return {results[0] if len(results) == 1 else tuple_of(results)}")
             module.line()
             module.line("return forward")
+
+    def _write_attached(self, writer: Writer) -> None:
+        """What runs the segments of other backends, and the functions that stand in for it."""
+        for node, made in self.attached.items():
+            (region,) = node.regions
+            stand_in = writer.names.unique(f"{region.name}_in_torch")
+            writer.module.line()
+            writer.function(region, stand_in)
+            name = writer.attached[node] = writer.names.unique(region.name)
+            held = writer.module.hold(region.name, made)
+            writer.module.line()
+            writer.module.line(f"{name} = {held}.bind(constants, {stand_in})")
 
     def _write_compiled(self, writer: Writer, scope: Scope) -> None:
         """The call of what Inductor made of the graph, its inputs made contiguous."""
@@ -185,6 +219,12 @@ class _Builder:
 
     # -- constants
 
+    def _baked(self) -> list[Constant]:
+        """The sources that something is computed or built from before a call."""
+        names = {name for made in self.attached.values() for name in made.constant_names}
+        used = (c for c in self.graph.constants.values() if c.name in names and c.is_source)
+        return [*dict.fromkeys((*recipe_sources(self.graph), *used))]
+
     def _specialize(
         self,
         bind: Callable[..., Any],
@@ -203,13 +243,13 @@ class _Builder:
     def _bound(self, early: Sequence[Constant], arrived: Mapping[str, Tensor]) -> dict[str, Any]:
         """The tensors of the constants that a program keeps: sources as they are, and prepared."""
         needed = [c for c in early if c.is_source]
-        needed += [c for c in recipe_sources(self.graph) if c.name not in arrived]
-        sources = {c.name: self._placed(c) for c in needed}
+        needed += [c for c in self._baked() if c.name not in arrived]
+        sources = {**{c.name: self._placed(c) for c in needed}, **arrived}
         if not self.graph.has_recipes:
             return sources
         if not arrived:
             record(specializations=1)
-        return sources | prepare(self.graph, {**sources, **arrived})
+        return sources | prepare(self.graph, sources)
 
     def _placed(self, constant: Constant) -> Tensor:
         """The tensor of a source: never a copy, unless it lives on another device."""

@@ -70,10 +70,12 @@ class Writer:
     Attributes:
         module: what it is written to.
         names: the function's local names.
+        attached: what runs a segment that another backend made something of, by name.
     """
 
     module: Module
     names: Names = attrs.field(factory=Names)
+    attached: dict[Node, str] = attrs.field(factory=dict)
     _place: Location = attrs.field(factory=Location, init=False)
     _samples: dict[Any, Any] = attrs.field(factory=dict, init=False)
 
@@ -369,9 +371,11 @@ def _check(writer: Writer, scope: Scope, node: Node) -> None:
 
 
 def _segment(writer: Writer, scope: Scope, node: Node) -> None:
-    """A function of its own."""
-    name = writer.names.unique(f"{node.attributes['backend']}_segment")
-    writer.function(node.resolve(node.attributes["body"]), name)
+    """A function of its own, or what another backend made of it."""
+    name = writer.attached.get(node)
+    if name is None:
+        name = writer.names.unique(f"{node.attributes['backend']}_segment")
+        writer.function(node.resolve(node.attributes["body"]), name)
     given = ", ".join(_texts(scope, node, writer, "operands"))
     names = writer.results(scope, node)
     writer.module.line(f"{targets(names)} = {name}({given})" if names else f"{name}({given})")

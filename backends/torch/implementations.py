@@ -112,11 +112,16 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """Torch's own, which picks a fused kernel."""
+    """Torch's own, which picks a fused kernel: it has those for four dimensions only."""
+    few = query.dim() == 3
+    if few:
+        query, key, value = query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)
+        mask = mask.unsqueeze(0) if mask is not None and mask.dim() == 3 else mask
     grouped = query.dim() > 3 and query.shape[-3] != key.shape[-3]
-    return _nn.scaled_dot_product_attention(
+    result = _nn.scaled_dot_product_attention(
         query, key, value, mask, is_causal=causal, scale=scale, enable_gqa=grouped
     )
+    return result.squeeze(0) if few else result
 
 
 def _one_dtype(node: Node) -> bool:

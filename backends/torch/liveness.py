@@ -46,7 +46,7 @@ def plan(graph: Graph) -> Plan:
     needs.want_sizes(spec_symbols(graph.results))
     running: list[Node] = []
     for node in reversed(graph):
-        if not node.op.is_pure or not needs.values.isdisjoint(node.results):
+        if not node.is_pure or not needs.values.isdisjoint(node.results):
             running.append(node)
             needs.want(node.operands)
             needs.want_sizes(node.attributes.symbols())

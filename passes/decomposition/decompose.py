@@ -80,11 +80,13 @@ class Decompose(Pass):
     Attributes:
         whole: names of ops that stay.
         apart: names of ops that go wherever they can.
+        backends: whether to ask backends: not before what they would not take has been fused.
         strict: whether it is an error if one stays that the normal form does not have.
     """
 
     whole: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
+    backends: bool = True
     strict: bool = False
 
     def run(self, graph: Graph, context: PassContext) -> None:
@@ -156,7 +158,8 @@ class _Work:
         self.options = options
         self.context = context
         self.required: tuple[Policy, ...] = (by_normal_form, by_name(options.apart))
-        self.wanted = by_backends(tuple(context.backends.values()))
+        asked = tuple(context.backends.values()) if options.backends else ()
+        self.wanted = by_backends(asked)
         self.left: list[Left] = []
 
     def run(self, graph: Graph) -> None:

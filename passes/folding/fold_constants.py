@@ -122,7 +122,8 @@ class _Known:
 
     Attributes:
         sources: what it is made from; none where it is generated.
-        is_rounded: whether a recipe would not have rounded it yet, where the program has.
+        is_rounded: whether a recipe has rounded it wherever the program has: a recipe computes in
+            f32 what the program computes in a 16-bit dtype, and rounds its end.
     """
 
     sources: frozenset[Constant] = frozenset()
@@ -139,40 +140,54 @@ class _Folding:
 
     def run(self) -> None:
         written = set(self.graph.targets)
-        for constant in self.graph.constants.values():
-            if constant not in written:
+        constants = self.graph.constants.values()
+        for constant in constants:
+            if constant.is_source and constant not in written:
                 self.known[constant] = _Known(frozenset((constant,)))
-        movable = [node for node in self.graph if self.learn(node)]
+        if self.graph.has_recipes:
+            for node in self.graph.prepare:
+                self.note(node)
+            for constant in constants:
+                if not constant.is_source:
+                    self.known[constant] = self.known[self.graph.recipe(constant)]
+        movable = [node for node in self.graph if self.can_move(node)]
         moved = self.choose(movable)
         if moved:
             self.move(movable, moved)
 
     # -- what could be moved
 
-    def learn(self, node: Node) -> bool:
+    def can_move(self, node: Node) -> bool:
         """Whether `node` depends on constants alone, and could be computed by a recipe."""
         if not all(value in self.known for value in node.operands) or not _is_simple(node):
             return False
-        made = [self.known[value] for value in node.operands]
-        is_rounded = not _is_wide_in_recipes(node)
-        if node.op.has(Trait.MOVEMENT):
-            is_rounded = all(item.is_rounded for item in made)
-        elif not all(item.is_rounded for item in made) and (
+        is_rounded = all(self.known[value].is_rounded for value in node.operands)
+        if not (is_rounded or node.op.has(Trait.MOVEMENT)) and (
             self.exactness == EXACT or not _is_smooth(node)
         ):
             return False
+        self.note(node)
+        return True
+
+    def note(self, node: Node) -> None:
+        """Notes what is known of the results of `node`, as a recipe gives them."""
+        made = [self.known[value] for value in node.operands]
+        is_rounded = not any(_dtype(value) in _NARROW for value in node.results)
+        if node.op.has(Trait.MOVEMENT):
+            is_rounded = all(item.is_rounded for item in made)
         sources = frozenset().union(*(item.sources for item in made))
         for value in node.results:
             self.known[value] = _Known(sources, is_rounded)
-        return True
 
     # -- what is
 
     def choose(self, movable: list[Node]) -> dict[Node, list[Value]]:
         """The nodes to move, each with those of its results that the program goes on to use."""
         moved: dict[Node, list[Value]] = {}
-        sources = [c for c in self.graph.constants.values() if c.is_source]
-        budget = max(self.options.max_growth * _bytes_of(sources), self.options.small)
+        constants = self.graph.constants.values()
+        sources = _bytes_of(c for c in constants if c.is_source)
+        budget = max(self.options.max_growth * sources, self.options.small)
+        budget -= _bytes_of(c for c in constants if not c.is_source)
         for node in reversed(movable):
             kept = [
                 value for value in node.results if any(use.node not in moved for use in value.uses)
@@ -263,11 +278,6 @@ def _is_simple(node: Node) -> bool:
 
 def _leaves(node: Node) -> Iterable[Any]:
     return (leaf for item in node.attributes.values() for leaf in leaves(item))
-
-
-def _is_wide_in_recipes(node: Node) -> bool:
-    """Whether a recipe computes results of `node` in a wider dtype than they have."""
-    return any(_dtype(value) in _NARROW for value in node.results)
 
 
 def _is_smooth(node: Node) -> bool:

@@ -195,9 +195,6 @@ class AttentionFormula(Rule):
             q, aten.transpose.int(t, -2, -1), v, m if n is None else m + n, scale=_scale(s, d)
         )
 
-    def example(self, draw):
-        return _example(draw)
-
 
 class WideAttention(Rule):
     """narrow(softmax(wide(q) @ wide(k)ᵀ * s + m)) @ v  ->  rw.attention(q, k, v, m, scale=s)"""
@@ -229,9 +226,6 @@ class WideAttention(Rule):
 
     def replace(self, q, k, v, s, d, m):
         return rw.attention(q, k, v, m, scale=_scale(s, d))
-
-    def example(self, draw):
-        return _example(draw)
 
 
 class FilledAttention(Rule):
@@ -274,9 +268,6 @@ class FilledAttention(Rule):
             mask = aten.masked_fill.Scalar(aten.new_zeros(q, hidden.shape), hidden, fill)
         return rw.attention(q, k, v, mask, scale=_scale(s, d))
 
-    def example(self, draw):
-        return _example(draw)
-
 
 # --------------------------------------------------------------------------- queries and keys
 
@@ -287,6 +278,9 @@ class TurnedKeys(Rule):
     def pattern(self, q: Tensor(dtype=FLOATS), k, v, m: Maybe, _: Rest):
         turned = either(*(way.shared() for way in _turned(k)))
         return rw.attention(q, aten.transpose.int(turned, -2, -1), v, m, **_)
+
+    def where(self, q, k, v):
+        return k.dtype == q.dtype and v.dtype == q.dtype
 
     def replace(self, q, k, v, m, _):
         return rw.attention(q, k, v, m, **_)

@@ -192,25 +192,32 @@ class FoldBatchNorm(Rule):
         mean: Vector,
         var: Vector,
         eps: Attr,
-        conv: Rest,
+        stride: Attr,
+        padding: Attr,
+        dilation: Attr,
+        groups: Maybe(Attr),
         _: Rest,
     ):
-        y = rw.conv(x, w, b, **conv)
+        steps = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        y = rw.conv(x, w, b, **steps)
         return aten.batch_norm(y, gamma, beta, mean, var, training=False, eps=eps, **_)
 
-    def where(self, conv):
-        grouped = conv.get("transposed", False) and conv.get("groups", 1) != 1
-        return not grouped or NoMatch("the outputs of a transposed convolution come in groups")
-
-    def replace(self, x, w, b, gamma, beta, mean, var, eps, conv):
+    def replace(self, x, w, b, gamma, beta, mean, var, eps, stride, padding, dilation, groups):
         # In f64, since this is computed once: only the rounding of the weights themselves is new.
         k = aten.rsqrt(var.to(torch.float64) + eps)
         k = k if gamma is None else k * gamma
         shift = -mean.to(torch.float64) if b is None else b.to(torch.float64) - mean
         shift = shift * k if beta is None else shift * k + beta
-        out = 1 if conv.get("transposed", False) else 0
-        scaled = w * aten.reshape(k, [-1 if dim == out else 1 for dim in range(w.rank)])
-        return rw.conv(x, scaled.to(w.dtype), shift.to(w.dtype), **conv)
+        scaled = w * aten.reshape(k, [-1] + [1] * (w.rank - 1))
+        return rw.conv(
+            x,
+            scaled.to(w.dtype),
+            shift.to(w.dtype),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=1 if groups is None else groups,
+        )
 
 
 class AddConvBias(Rule):
@@ -272,5 +279,45 @@ def _sides(pad: Sequence[Any], rank: int) -> tuple[int, ...] | None:
     return (*missing, *(low for low, _ in reversed(pairs)))
 
 
+_FEW: Final = 16
+"""A patch embedding looks at an image or at latents: it has few channels."""
+
+
+class PatchEmbedding(Rule):
+    """conv(x, w, b), stride = kernel  ->  linear(patches of x, w as a matrix, b)"""
+
+    exactness = REFOLD
+
+    def pattern(self, x: Tensor(rank=4), w: Tensor(rank=4), b: Maybe, stride: Attr):
+        return rw.conv(x, w, b, stride=stride, padding=[0, 0], dilation=[1, 1])
+
+    def where(self, x, w, stride):
+        high, wide = w.shape[2:]
+        if (high, wide) != stride or high * wide == 1 or w.shape[1] > _FEW:
+            return NoMatch("{0} does not embed patches", w)
+        return x.shape[2] % high == 0 and x.shape[3] % wide == 0
+
+    def replace(self, x, w, b):
+        (n, c, height, width), (out, _, high, wide) = x.shape, w.shape
+        rows, columns = height // high, width // wide
+        grid = aten.reshape(x, [n, c, rows, high, columns, wide])
+        patches = aten.reshape(
+            aten.permute(grid, [0, 2, 4, 1, 3, 5]), [n, rows, columns, c * high * wide]
+        )
+        y = rw.linear(patches, aten.reshape(w, [out, c * high * wide]), b)
+        return aten.permute(y, [0, 3, 1, 2])
+
+    def example(self, draw):
+        n, c, out, rows, columns = draw.sizes(5)
+        high, wide = draw.choice(((2, 2), (2, 3), (4, 1), (3, 3)))
+        more = draw.choice((0, 0, 0, 1))
+        return {
+            "x": draw.tensor(n, c, rows * high, columns * wide + more),
+            "w": draw.tensor(out, c, high, wide),
+            "b": draw.tensor(out) if draw.chance(0.5) else None,
+            "stride": (high, wide),
+        }
+
+
 SPELLINGS = (TorchConv, TorchTransposedConv, TorchPaddedConv, TorchConvolution)
-RULES = (FoldBatchNorm, AddConvBias, FoldPadding)
+RULES = (FoldBatchNorm, AddConvBias, FoldPadding, PatchEmbedding)

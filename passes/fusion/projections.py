@@ -21,9 +21,15 @@ from rewright.passes.variables import Const, Maybe, Tensor
 Vector: Final = Const(rank=1)
 
 
-def _one_dtype(*weights: Handle) -> Any:
-    first, *others = weights
-    return all(w.dtype == first.dtype for w in others) or NoMatch("{0} is of another dtype", first)
+def _fit(*pairs: tuple[Handle, Handle | None]) -> Any:
+    """Whether weights and biases are of one dtype, and each bias has a number for each output."""
+    first = pairs[0][0]
+    for w, b in pairs:
+        if w.dtype != first.dtype or (b is not None and b.dtype != first.dtype):
+            return NoMatch("{0} is of another dtype than {1}", w, first)
+        if b is not None and b.shape[0] != w.shape[0]:
+            return NoMatch("{0} is broadcast", b)
+    return True
 
 
 def _merged(x: Handle, weights: list[Handle], biases: list[Handle | None]) -> Any:
@@ -54,8 +60,8 @@ class MergeThree(Rule):
     ):
         return rw.linear(x, u, a), rw.linear(x, v, b), rw.linear(x, w, c)
 
-    def where(self, u, v, w):
-        return _one_dtype(u, v, w)
+    def where(self, u, v, w, a, b, c):
+        return _fit((u, a), (v, b), (w, c))
 
     def replace(self, x, u, v, w, a, b, c):
         return _merged(x, [u, v, w], [a, b, c])
@@ -71,8 +77,8 @@ class MergeTwo(Rule):
     ):
         return rw.linear(x, u, a), rw.linear(x, v, b)
 
-    def where(self, u, v):
-        return _one_dtype(u, v)
+    def where(self, u, v, a, b):
+        return _fit((u, a), (v, b))
 
     def replace(self, x, u, v, a, b):
         return _merged(x, [u, v], [a, b])

@@ -8,17 +8,20 @@ cat(rope(x[:r], cos, sin), x[r:])          ->  rope(x, cos, sin)         channel
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rewright.passes.fusion.shapes import broadcasts_to
 from rewright.passes.handles import Handle
 from rewright.passes.ops import aten, rw
-from rewright.passes.patterns import either, maybe_cast
+from rewright.passes.patterns import maybe_cast
 from rewright.passes.reasons import NoMatch
 from rewright.passes.rule import REFOLD, Rule
 from rewright.passes.variables import FLOATS, Attr, Maybe, Rest, Tensor
+
+if TYPE_CHECKING:
+    from rewright.passes.proof.draw import Draw
 
 
 def _tables_fit(x: Handle, cos: Handle, sin: Handle, dtype: torch.dtype | None = None) -> Any:
@@ -87,8 +90,60 @@ class HalvesRope(Rule):
         }
 
 
+def _pairs_example(draw: Draw) -> dict[str, Any]:
+    """Types and attributes that belong together, mostly, where channels come in pairs."""
+    batch, heads, time = draw.sizes(3)
+    size = draw.choice((2, 4, 6))
+    table = draw.tensor(*draw.choice(((time,), (1, time), (batch, 1, time))), size)
+    shape = (batch, heads, time, size)
+    return {
+        "x": draw.tensor(*shape),
+        "cos": table,
+        "sin": table,
+        "wide": None,
+        "pairs": (batch, heads, time, size // 2, 2),
+        "flat": (batch, heads, size, time) if draw.chance(0.15) else shape,
+        "a": draw.choice((None, 0)),
+        "b": draw.choice((None, size, 9223372036854775807)),
+        "d": None,
+    }
+
+
 class InterleavedRope(Rule):
-    """x * cos + flatten(stack(-x2, x1)) * sin  ->  rw.rope(x, cos, sin, interleaved=True)"""
+    """x * cos + flatten(stack(-x[1::2], x[0::2])) * sin  ->  rw.rope(x, cos, sin, interleaved)"""
+
+    exactness = REFOLD
+
+    def pattern(
+        self,
+        x: Tensor(dtype=FLOATS, rank=4),
+        cos,
+        sin,
+        a: Maybe(Attr),
+        b: Maybe(Attr),
+        d: Maybe(Attr),
+        flat: Attr,
+    ):
+        even = aten.slice.Tensor(x, -1, a, b, 2)
+        odd = aten.slice.Tensor(x, -1, 1, d, 2)
+        return x * cos + aten.reshape(aten.stack([-odd, even], -1), flat) * sin
+
+    def where(self, x, cos, sin, a, b, d, flat):
+        size = x.shape[-1]
+        whole = all(end is None or end >= size for end in (b, d)) and a in (None, 0)
+        if not whole or size % 2 != 0 or flat != x.shape:
+            return NoMatch("these are not the pairs of {0}", x)
+        return _tables_fit(x, cos, sin)
+
+    def replace(self, x, cos, sin):
+        return rw.rope(x, cos, sin, interleaved=True)
+
+    def example(self, draw):
+        return _pairs_example(draw)
+
+
+class PairsRope(Rule):
+    """x * cos + flatten(stack(-imag(x), real(x))) * sin  ->  rw.rope(x, cos, sin, interleaved)"""
 
     exactness = REFOLD
 
@@ -98,57 +153,25 @@ class InterleavedRope(Rule):
         cos,
         sin,
         wide: Maybe(Attr),
-        wide2: Maybe(Attr),
-        size: Maybe(Attr),
+        pairs: Attr,
         flat: Attr,
-        start: Maybe(Attr),
-        end: Maybe(Attr),
-        end2: Maybe(Attr),
     ):
-        pairs = aten.reshape(x, size).shared()
-        real, imaginary = aten.unbind.int(pairs, -1).results(2)
-        even = aten.slice.Tensor(x, -1, start, end, 2)
-        odd = aten.slice.Tensor(x, -1, 1, end2, 2)
-        turned = either(
-            aten.stack([-imaginary, real], -1),
-            aten.stack([-odd, even], -1),
-        )
-        rotated = aten.reshape(turned, flat)
-        return maybe_cast(x, wide) * cos + maybe_cast(rotated, wide2) * sin
+        real, imaginary = aten.unbind.int(aten.reshape(x, pairs), -1).results(2)
+        turned = aten.reshape(aten.stack([-imaginary, real], -1), flat)
+        return maybe_cast(x, wide) * cos + maybe_cast(turned, wide) * sin
 
-    def where(self, x, cos, sin, wide, wide2, size, flat, start, end, end2):
-        if flat != x.shape or (size is not None and size[-1] != 2):
+    def where(self, x, cos, sin, wide, pairs, flat):
+        if pairs[-1] != 2 or flat != x.shape:
             return NoMatch("these are not the pairs of {0}", x)
-        if size is None:
-            channels = x.shape[-1]
-            if channels % 2 != 0 or start not in (None, 0):
-                return NoMatch("{0} has no even number of channels", x)
-            if not all(item is None or item >= channels for item in (end, end2)):
-                return NoMatch("these are not the pairs of {0}", x)
-        if wide != wide2 or wide not in (None, torch.float32):
-            return NoMatch("{0} and what is rotated are cast differently", x)
+        if wide not in (None, torch.float32):
+            return NoMatch("{0} is computed in {1}", x, wide)
         return _tables_fit(x, cos, sin, wide)
 
     def replace(self, x, cos, sin, wide):
         return rw.rope(x if wide is None else x.to(wide), cos, sin, interleaved=True)
 
     def example(self, draw):
-        batch, heads, time = draw.sizes(3)
-        size = draw.choice((2, 4, 6))
-        wrong = draw.chance(0.15)
-        table = draw.tensor(*draw.choice(((time,), (1, time), (batch, 1, time))), size)
-        return {
-            "x": draw.tensor(batch, heads, time, size),
-            "cos": table,
-            "sin": table,
-            "wide": None,
-            "wide2": None,
-            "size": (batch, heads, time, size // 2, 2),
-            "flat": (batch, heads, time, size) if not wrong else (batch, time, heads, size),
-            "start": None,
-            "end": draw.choice((None, size, 9223372036854775807)),
-            "end2": None,
-        }
+        return _pairs_example(draw)
 
 
 class NarrowRope(Rule):
@@ -213,4 +236,4 @@ class PartialRope(Rule):
         }
 
 
-RULES = (HalvesRope, InterleavedRope, NarrowRope, PartialRope)
+RULES = (HalvesRope, InterleavedRope, PairsRope, NarrowRope, PartialRope)

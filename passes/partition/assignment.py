@@ -172,12 +172,12 @@ def _structural(node: Node) -> str | None:
 
 def is_ordered(node: Node) -> bool:
     """Whether the node keeps its place among the others that do: effects, random numbers."""
-    return not node.op.is_pure or node.op.has(Trait.RANDOM)
+    return not node.is_pure
 
 
 def is_free(node: Node) -> bool:
     """Whether the node computes nothing: views, permutations, numbers, fills."""
-    return _op_is_free(node.op) or (not node.operands and node.op.is_pure)
+    return _op_is_free(node.op) or (not node.operands and node.is_pure)
 
 
 @lru_cache(maxsize=4096)

@@ -118,8 +118,11 @@ class UseNumber(Rule):
         if size:
             return NoMatch("there are {0} numbers", size)
         dtype = options.get("dtype") or (torch.float32 if isinstance(c, float) else None)
-        if dtype not in FLOATS or float(torch.tensor(c, dtype=dtype)) != c:
-            return NoMatch("{0} is not {1}", dtype, c)
+        if dtype not in FLOATS:
+            return NoMatch("{0} is no floating-point number", c)
+        for rounded in (dtype, x.dtype):  # on a GPU, the tensor is rounded to the dtype of x
+            if float(torch.tensor(c, dtype=rounded)) != c:
+                return NoMatch("{0} is rounded in {1}", c, rounded)
         return x.rank > 0 or x.dtype == dtype
 
     def replace(self, x, c, f):

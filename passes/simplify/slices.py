@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from rewright.passes.facts import Size
 from rewright.passes.ops import aten
 from rewright.passes.patterns import OpVar
 from rewright.passes.reasons import NoMatch
@@ -37,8 +38,11 @@ class DropSlice(Rule):
         return aten.slice.Tensor(x, dim, start, end)
 
     def where(self, x, dim, start, end):
-        low, high = span(x.shape[dim], start, end)
-        return low == 0 and high == x.shape[dim]
+        size = x.shape[dim]
+        if isinstance(size, Size) and start:
+            return NoMatch("{0} is not where {1} begins", start, x)
+        low, high = span(size, start, end)
+        return low == 0 and high == size
 
     def replace(self, x):
         return x

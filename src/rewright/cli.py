@@ -35,6 +35,7 @@ COMMANDS = {
     "bisect": Command(
         "rewright.bisect:main", "find the pass and the rewrite that make a command fail"
     ),
+    "cache": Command("rewright.cache_cli:main", "list and remove what earlier compiles left"),
     "demo": Command("rewright.demo:main", "compile a small model both ways and show what happened"),
     "opt": Command("rewright.opt:main", "run passes on the text of a graph, and look into them"),
     "passes": Command("rewright.pass_list:main", "list the passes and rules that there are"),

@@ -21,6 +21,7 @@ from rewright.passes.compiling import run_pipeline
 from rewright.program import CompiledProgram
 from rewright.settings import Settings
 from rewright.statistics import record
+from rewright.targets import target_of
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +126,11 @@ def compile_graph(
     """
     with _compiling:
         verify(graph)
-        run_pipeline(graph, settings, examples)
-        built = build(graph, signature, settings, inspect)
-    record(graphs=1, nodes=sum(1 for _ in graph.walk()), segments=1)
-    return CompiledProgram(graph, signature, settings, built)
+        target = target_of(settings)
+        run = run_pipeline(graph, settings, examples, target.backends)
+        attached = target.attach(graph, settings)
+        built = build(graph, signature, settings, inspect, attached)
+    record(graphs=1, nodes=sum(1 for _ in graph.walk()), segments=len(attached) or 1)
+    return CompiledProgram(
+        graph, signature, settings, built, tuple(attached.values()), run.reports.get("partition")
+    )

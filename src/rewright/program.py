@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rewright.frontends.inputs import Input as Input
 
 if TYPE_CHECKING:
+    from rewright.backends.tensorrt.segment import Segment
     from rewright.backends.torch.build import Built
     from rewright.ir.graph import Graph
     from rewright.ir.signature import Signature
+    from rewright.passes.partition.report import PartitionReport
     from rewright.settings import Settings
 
 __all__ = ["CompiledProgram", "Input"]
@@ -29,15 +31,26 @@ class CompiledProgram:
         signature: how arguments and results are nested around it.
         settings: what it was compiled with.
         source: the generated Python source.
+        segments: the parts that TensorRT runs, with their engines.
+        partition: which backend runs what, and why the rest stays in Torch; None where all of
+            it runs in Torch.
     """
 
     def __init__(
-        self, graph: Graph, signature: Signature, settings: Settings, built: Built
+        self,
+        graph: Graph,
+        signature: Signature,
+        settings: Settings,
+        built: Built,
+        segments: tuple[Segment, ...] = (),
+        partition: PartitionReport | None = None,
     ) -> None:
         self.graph = graph
         self.signature = signature
         self.settings = settings
         self.source: str = built.source
+        self.segments = segments
+        self.partition = partition
         self._call: Callable[..., Any] = built.call
         self._built = built
 
@@ -76,11 +89,23 @@ class CompiledProgram:
                 f"  constants  {sources} sources, {prepared} prepared{kept}",
                 f"  symbols    {', '.join(sizes) or 'none'}",
                 f"  backend    torch ({self.settings.torch_backend})",
+                *(f"  engine     {_engine(segment)}" for segment in self.segments),
+                *([str(self.partition)] if self.partition is not None else []),
             ]
         )
 
     def __repr__(self) -> str:
         return f"<CompiledProgram {self.graph.name}: {len(self.graph)} nodes>"
+
+
+def _engine(segment: Segment) -> str:
+    engine = segment.engine
+    if engine is None:
+        return f"{segment.name}: not built yet, its weights come with the first call"
+    return (
+        f"{segment.name}: {engine.layers} layers, {_size(len(engine.data))}, "
+        f"built by {engine.library} in {engine.seconds:.1f} s"
+    )
 
 
 def _size(count: float) -> str:

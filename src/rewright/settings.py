@@ -7,7 +7,7 @@ only once the compiler honours it.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, final
 
@@ -104,6 +104,11 @@ _NUMERICS = "True, False, or a tolerance above 0"
 _PATH = "None, or the path of a folder"
 _PIPELINE = "None, a rewright.passes.Pipeline, or its text"
 _TEXT = "None, or a text"
+_TARGET = "'auto', 'cpu', 'cuda', 'rtx', 'rtx:8.9,12.0' (compute capabilities), 'tensorrt'"
+_COUNT = "an integer, at least 1"
+_BYTES = "None, or a number of bytes above 0"
+_ENGINE_LEVEL = "None, or 0 to 5"
+_GLOBS = "a sequence of names, in which * stands for anything"
 _DEVICE = "None, 'cpu', 'cuda', 'cuda:N', or such a torch.device"
 _INDUCTOR_OPTIONS = "a mapping from names of torch._inductor.config to plain values"
 
@@ -116,6 +121,46 @@ def _device(value: object) -> str | None:
     if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
         raise _illegal("device", value, _DEVICE)
     return text
+
+
+def _target(value: object) -> str:
+    """The target; which compute capabilities there are, the library knows."""
+    if isinstance(value, str) and re.fullmatch(
+        r"auto|cpu|cuda|tensorrt|rtx(:\d+\.\d(,\s*\d+\.\d)*)?", value
+    ):
+        return value
+    raise _illegal("target", value, _TARGET)
+
+
+def _count(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise _illegal("min_block_size", value, _COUNT)
+
+
+def _bytes(value: object) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise _illegal("engine_workspace", value, _BYTES)
+
+
+def _engine_level(value: object) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 6):
+        return value
+    raise _illegal("engine_optimization_level", value, _ENGINE_LEVEL)
+
+
+def _globs(name: str) -> Callable[[object], tuple[str, ...]]:
+    """A converter of names: a single text is no sequence of letters."""
+
+    def convert(value: object) -> tuple[str, ...]:
+        if isinstance(value, Sequence | frozenset | set) and not isinstance(value, str | bytes):
+            ordered = sorted(value) if isinstance(value, frozenset | set) else value
+            if all(isinstance(item, str) and item for item in ordered):
+                return tuple(ordered)
+        raise _illegal(name, value, _GLOBS)
+
+    return convert
 
 
 def _level(value: object) -> int:
@@ -201,6 +246,19 @@ _MODES: Mapping[str, Mapping[str, object]] = MappingProxyType(
 )
 
 
+_ONLY_WITH_ENGINES = (
+    "min_block_size",
+    "torch_executed_ops",
+    "torch_executed_modules",
+    "torch_executed_nodes",
+    "require_full_compilation",
+    "on_engine_error",
+    "engine_optimization_level",
+    "engine_workspace",
+)
+"""Settings that would be ignored where all runs in Torch, and so are refused there."""
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The settings of one compile. Immutable, hashable, and all keywords.
@@ -223,13 +281,13 @@ class Settings:
         doc="The device to run on. None: the one that the program was captured on. "
         "Another one moves the program's constants and device arguments there.",
     )
-    target: Literal["auto", "cpu", "cuda"] = _choice(
-        "auto",
-        "cpu",
-        "cuda",
+    target: str = _value(
         default="auto",
-        doc="What to compile for: it selects the pipeline and the backends. "
-        "'auto' follows the program's device.",
+        legal=_TARGET,
+        converter=_target,
+        doc="What to compile for: it selects the pipeline and the backends. 'auto' follows the "
+        "program's device and runs all of it in Torch; 'rtx' builds engines with TensorRT for "
+        "RTX, here and without a GPU; 'tensorrt' with TensorRT, for the GPU of this machine.",
     )
     on_error: Literal["eager", "raise"] = _choice(
         "eager",
@@ -237,6 +295,54 @@ class Settings:
         default="eager",
         doc="What torch.compile(backend='rewright') does with a graph that fails to compile: "
         "run it in eager mode after one warning, or raise. Ahead-of-time compiles always raise.",
+    )
+    min_block_size: int = _value(
+        default=3,
+        legal=_COUNT,
+        converter=_count,
+        doc="Parts of a program with fewer nodes that compute something stay in Torch.",
+    )
+    torch_executed_ops: tuple[str, ...] = _value(
+        default=(),
+        legal=_GLOBS,
+        converter=_globs("torch_executed_ops"),
+        doc="Operators that stay in Torch: 'aten.softmax.int', 'aten.softmax', 'aten.*norm*'.",
+    )
+    torch_executed_modules: tuple[str, ...] = _value(
+        default=(),
+        legal=_GLOBS,
+        converter=_globs("torch_executed_modules"),
+        doc="Modules that stay in Torch with all that is in them, by path: 'layers.*.attn'.",
+    )
+    torch_executed_nodes: tuple[str, ...] = _value(
+        default=(),
+        legal=_GLOBS,
+        converter=_globs("torch_executed_nodes"),
+        doc="Single nodes that stay in Torch: the name of a result, 'linear_3', or a source line, "
+        "'model.py:41'.",
+    )
+    require_full_compilation: bool = _flag(
+        doc="Fail, with the reasons, where anything would stay in Torch. Needs a target that has "
+        "engines.",
+    )
+    on_engine_error: Literal["torch", "raise"] = _choice(
+        "torch",
+        "raise",
+        default="torch",
+        doc="What to do with a segment whose engine can't run here: run it in Torch, after one "
+        "warning that says why, or raise.",
+    )
+    engine_optimization_level: int | None = _value(
+        default=None,
+        legal=_ENGINE_LEVEL,
+        converter=_engine_level,
+        doc="TensorRT's builder optimization level; None: TensorRT's default.",
+    )
+    engine_workspace: int | None = _value(
+        default=None,
+        legal=_BYTES,
+        converter=_bytes,
+        doc="The most scratch memory that a layer of an engine may use; None: TensorRT's default.",
     )
     inductor_options: Options = _value(  # noqa: RUF009 - an attrs.field, of an immutable default
         default=Options(),
@@ -302,12 +408,26 @@ class Settings:
                 setting="inductor_options",
                 hint="set torch_backend='inductor', or leave inductor_options out",
             )
-        if self.device and self.target not in ("auto", self.device.partition(":")[0]):
+        plain = self.target in ("cpu", "cuda")
+        if plain and self.device and self.target != self.device.partition(":")[0]:
             raise SettingsError(
                 f"target is {self.target!r}, but device is {self.device!r}",
                 setting="target",
                 hint="leave target out: 'auto' follows the device",
             )
+        fields = attrs.fields_dict(type(self))
+        for name in () if self.uses_tensorrt else _ONLY_WITH_ENGINES:
+            if getattr(self, name) != fields[name].default:
+                raise SettingsError(
+                    f"{name} is given, but the target {self.target!r} runs all in Torch",
+                    setting=name,
+                    hint="set target='rtx' or target='tensorrt', or leave it out",
+                )
+
+    @property
+    def uses_tensorrt(self) -> bool:
+        """Whether the target has engines."""
+        return self.target == "tensorrt" or self.target.startswith("rtx")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> "Settings":

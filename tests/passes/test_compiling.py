@@ -104,7 +104,13 @@ class TestPipeline:
 
     def test_exactness(self, net, monkeypatch):
         seen = []
-        monkeypatch.setattr(Pipeline, "run", lambda *_, exactness, **__: seen.append(exactness))
+        run = Pipeline.run
+
+        def watched(*args, exactness, **others):
+            seen.append(exactness)
+            return run(*args, exactness=exactness, **others)
+
+        monkeypatch.setattr(Pipeline, "run", watched)
         for word in ("exact", "refold", "fast-math"):
             compiled(net, exactness=word)
         assert [item.name for item in seen] == ["EXACT", "REFOLD", "FAST_MATH"]

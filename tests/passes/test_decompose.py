@@ -77,7 +77,7 @@ COMPOSITE = {
     "aten.instance_norm": (X[None], None, None, None, None, True, 0.1, 1e-5, False),
     "aten.pixel_shuffle": (torch.randn(1, 4, 2, 2), 2),
 }
-"""Calls of composite ops; two of them are known whole."""
+"""Calls of composite ops, a few of which are known whole."""
 
 
 @pytest.mark.parametrize("name", COMPOSITE)
@@ -202,9 +202,9 @@ class Taking:
         return None if node.op.name in self.names else f"has no {node.op.name}"
 
 
-def decomposed_for(backend: Taking, name: str) -> tuple[Graph, tuple[object, ...]]:
+def decomposed_for(backend: Taking, name: str, **options) -> tuple[Graph, tuple[object, ...]]:
     graph, _ = program_of(name, TABLE[name])
-    run = Pipeline((Decompose(),)).run(graph, backends={backend.name: backend})
+    run = Pipeline((Decompose(**options),)).run(graph, backends={backend.name: backend})
     return graph, run.reports["decompose"]
 
 
@@ -218,6 +218,13 @@ def test_what_no_backend_takes_is_made_of_what_one_takes():
     parts = frozenset({"aten.sigmoid", "aten.mul.Tensor"})
     graph, left = decomposed_for(Taking(parts), "aten.silu")
     assert set(ops(graph)) == parts
+    assert not left
+
+
+def test_backends_are_asked_only_where_the_pass_is_told_to():
+    parts = frozenset({"aten.sigmoid", "aten.mul.Tensor"})
+    graph, left = decomposed_for(Taking(parts), "aten.silu", backends=False)
+    assert ops(graph) == ["aten.silu"]
     assert not left
 
 

@@ -152,6 +152,18 @@ def test_rounding_moves_only_where_it_may():
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def test_a_recipe_that_is_there_already_is_not_rounded_either():
+    graph = parse_graph("""
+    graph @main() -> bool[4] {
+      %a = aten.gt.Scalar(@p, 1.0) : bool[4]
+      return %a
+    }
+    constants { parameter @w : f16[4] }
+    prepare { @p = aten.mul.Tensor(@w, 3.0) : f16[4] }
+    """)
+    assert ops(fold(graph)) == ["aten.gt.Scalar"]
+
+
 # --------------------------------------------------------------------------- sharing
 
 
@@ -243,3 +255,17 @@ def test_all_prepared_constants_together_are_bounded():
     folded = fold(parse_graph(text), max_growth=3.0, small=0)
     assert len(folded.prepare.prepared_names) == 3
     assert len(folded) == 5
+
+
+def test_folding_again_and_again_does_not_grow():
+    text = """
+    graph @main(%x: f32[64]) -> f32[64] {
+      %a = aten.cat([@p, @p]) : f32[64]
+      %y = aten.add.Tensor(%x, %a) : f32[64]
+      return %y
+    }
+    constants { parameter @w : f32[16] }
+    prepare { @p = aten.cat([@w, @w]) : f32[32] }
+    """
+    folded = fold(parse_graph(text), small=0)
+    assert ops(folded) == ["aten.cat", "aten.add.Tensor"], "four times the source"

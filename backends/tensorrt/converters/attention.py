@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import torch
 
+from rewright.backends.tensorrt.converters.products import matmul
 from rewright.backends.tensorrt.declaration import Call, Convert, converts
 from rewright.backends.tensorrt.dtypes import BOOL, FLOATS
 from rewright.backends.tensorrt.enums import AttentionNormalizationOp, CausalMaskKind
@@ -18,12 +19,11 @@ from rewright.backends.tensorrt.enums import UnaryOperation as Unary
 from rewright.backends.tensorrt.needs import OneOf, Query, That, Unused
 from rewright.backends.tensorrt.reducing import iota, reduce, softmax
 from rewright.backends.tensorrt.shaping import cat, expand, narrow, reshape, unsqueeze
-from rewright.backends.tensorrt.converters.products import matmul
 from rewright.backends.tensorrt.tensor import Tensor, ranked
 
 _MASK: Final = FLOATS | BOOL
 _ATTENTION: Final = {
-    **{name: FLOATS for name in ("query", "key", "value", "out")},
+    **dict.fromkeys(("query", "key", "value", "out"), FLOATS),
     "mask": _MASK,
     "attn_mask": _MASK,
 }
@@ -39,8 +39,9 @@ def _heads_known(query: Query) -> bool:
 _HEADS: Final = That("fixed numbers of heads, where they differ", _heads_known)
 _SCALED: Final = That(
     "a scale, or a fixed number of channels",
-    lambda query: query.arg("scale") is not None
-    or isinstance(query.tensors("query")[0].shape[-1], int),
+    lambda query: (
+        query.arg("scale") is not None or isinstance(query.tensors("query")[0].shape[-1], int)
+    ),
 )
 
 
@@ -57,7 +58,8 @@ def attention(call: Call, query: Tensor, key: Tensor, value: Tensor, mask: Tenso
     needs=[_HEADS, _SCALED, OneOf("dropout_p", (0.0, 0))],
 )
 def sdpa(call: Call, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None,
-         dropout_p: float, is_causal: bool, scale: float | None, enable_gqa: bool) -> Tensor:  # fmt: skip
+         dropout_p: float, is_causal: bool, scale: float | None,
+         enable_gqa: bool) -> Tensor:  # fmt: skip
     """ATTENTION, decomposable; else MATRIX_MULTIPLY, SOFTMAX, MATRIX_MULTIPLY"""
     return _attend(call, query, key, value, attn_mask, scale, is_causal, None)
 
@@ -104,20 +106,15 @@ def _attend(call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sc
     if scale is None:
         scale = float(call.shape("query")[-1]) ** -0.5
     if window is not None:
-        near = _distance(call, q).unary(Unary.ABS) < operand_int(window)
-        mask, causal = _both(call, q, mask, near), causal
-    if causal and not _has_causal(call):
+        near = _distance(call, q).unary(Unary.ABS) < int(window)
+        mask = _both(call, q, mask, near)
+    if causal and (mask is not None or not _has_causal(call)):
         mask, causal = _both(call, q, mask, _distance(call, q) >= 0), False
     if q.rank == 4 and call.library.has("INetworkDefinition.add_attention"):
         return _by_layer(call, q, k, v, mask, scale, causal)
     if causal:
         mask = _both(call, q, mask, _distance(call, q) >= 0)
     return _by_products(call, q, k, v, mask, scale)
-
-
-def operand_int(number: Any) -> int:
-    """A window, which is a number."""
-    return int(number)
 
 
 def _has_causal(call: Call) -> bool:
@@ -159,23 +156,19 @@ def _by_layer(call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, 
     layer.decomposable = True
     if mask is not None:
         layer.mask = ranked(_fit(mask, q.dtype), 4).handle
-    made = call.net.finish("add_attention", layer)
-    return _without_blind(made, mask, causal, call)
+    return _without_blind(call.net.finish("add_attention", layer), mask)
 
 
 def _fit(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return mask if mask.dtype is torch.bool else mask.to(dtype)
 
 
-def _without_blind(made: Tensor, mask: Tensor | None, causal: bool, call: Call) -> Tensor:
+def _without_blind(made: Tensor, mask: Tensor | None) -> Tensor:
     """`made` with zeros for queries that a bool mask lets see no key."""
     if mask is None or mask.dtype is not torch.bool:
         return made
-    seen = mask
-    if causal:
-        seen = _both(call, made, mask, _distance(call, made) >= 0)
-    any_seen = reduce(seen.to(torch.int32), Reduce.MAX, (seen.rank - 1,), True).to(torch.bool)
-    return any_seen.where(made, 0.0)
+    seen = reduce(mask.to(torch.int32), Reduce.MAX, (mask.rank - 1,), True).to(torch.bool)
+    return seen.where(made, 0.0)
 
 
 # --------------------------------------------------------------------------- as products
@@ -190,7 +183,7 @@ def _by_products(call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
     elif mask is not None:
         scores = mask.where(scores, -torch.finfo(scores.dtype).max)
     made = matmul(softmax(scores, scores.rank - 1).to(q.dtype), v)
-    return _without_blind(made, mask, False, call)
+    return _without_blind(made, mask)
 
 
 def _like_heads(call: Call, x: Tensor, name: str) -> Tensor:

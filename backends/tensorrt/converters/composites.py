@@ -16,7 +16,16 @@ from rewright.backends.tensorrt.enums import CumulativeOperation, SampleMode
 from rewright.backends.tensorrt.enums import ElementWiseOperation as Binary
 from rewright.backends.tensorrt.enums import ReduceOperation as Reduce
 from rewright.backends.tensorrt.enums import UnaryOperation as Unary
-from rewright.backends.tensorrt.needs import Feature, Numbers, OneOf, Query, Rank, Static, That, Unused
+from rewright.backends.tensorrt.needs import (
+    Feature,
+    Numbers,
+    OneOf,
+    Query,
+    Rank,
+    Static,
+    That,
+    Unused,
+)
 from rewright.backends.tensorrt.reducing import arange, iota, reduce
 from rewright.backends.tensorrt.shaping import expand, reshape, slice_, unsqueeze
 from rewright.backends.tensorrt.tensor import Tensor

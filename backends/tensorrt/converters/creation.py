@@ -25,7 +25,8 @@ def arange_(call: Call, start: Any = 0, end: Any = None, step: Any = 1,
 @converts("aten.full", "aten.new_full", "aten.full_like", "aten.fill.Scalar", "aten.fill.Tensor",
           "aten.scalar_tensor", "aten.copy")  # fmt: skip
 def full_(call: Call, self: Any = None, size: Any = None, fill_value: Any = None,
-          value: Any = None, s: Any = None, src: Any = None, dtype: Any = None) -> Tensor:  # fmt: skip
+          value: Any = None, s: Any = None, src: Any = None,
+          dtype: Any = None) -> Tensor:  # fmt: skip
     """A number (or tensor) everywhere: CONSTANT, SLICE with a stride of 0"""
     given = next(item for item in (fill_value, value, s, src) if item is not None)
     if isinstance(given, Tensor) and given.rank:
@@ -68,7 +69,7 @@ def linspace_(call: Call, start: Any, end: Any, steps: Any, dtype: Any = None) -
         return call.net.constant(torch.linspace(start, end, size, dtype=call.dtype))
     places = arange(call.net.scalar(0, torch.int64), size).to(torch.float32)
     first, last = (operand(call, item, torch.float32) for item in (start, end))
-    count = operand(call, size - 1 if not isinstance(size, int) else size - 1, torch.float32)
+    count = operand(call, size - 1, torch.float32)
     return (first + places * (last - first) / count.clamp(1.0)).to(call.dtype)
 
 
@@ -84,5 +85,3 @@ def meshgrid(call: Call, tensors: list[Tensor], indexing: str = "ij") -> list[Te
         wide = unsqueeze(flat, [dim for dim in range(len(tensors)) if dim != axis])
         made.append(expand(wide, result.type.shape))
     return made
-
-

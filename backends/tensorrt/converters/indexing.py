@@ -16,14 +16,12 @@ from rewright.backends.tensorrt.reducing import arange
 from rewright.backends.tensorrt.shaping import (
     cat,
     expand,
-    narrow,
     permute,
     reshape,
     slice_,
     unsqueeze,
 )
-from rewright.backends.tensorrt.tensor import Tensor, aligned
-from rewright.ir.sizes import simplify
+from rewright.backends.tensorrt.tensor import Tensor
 
 _INDEX: Final = {"index": INTEGERS, "indices": INTEGERS}
 
@@ -212,9 +210,9 @@ def _scatter_elements(x: Tensor, index: Tensor, update: Tensor, dim: int) -> Ten
         return reshape(update, ())
     index = index if index.rank else unsqueeze(index, (0,))
     update = update if update.rank else unsqueeze(update, (0,))
-    made = x.net.layer("add_scatter", x, index, update.to(x.dtype), ScatterMode.ELEMENT,
-                       axis=dim % x.rank)  # fmt: skip
-    return made
+    return x.net.layer(
+        "add_scatter", x, index, update.to(x.dtype), ScatterMode.ELEMENT, axis=dim % x.rank
+    )
 
 
 @converts("aten.index_copy", dtypes=_INDEX)
@@ -264,5 +262,3 @@ def one_hot(call: Call, self: Tensor, num_classes: int) -> Tensor:
     """EQUAL to each class"""
     classes = call.net.constant(torch.arange(num_classes))
     return unsqueeze(self, (self.rank,)).equal(classes).to(torch.int64)
-
-

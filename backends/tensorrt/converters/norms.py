@@ -18,9 +18,11 @@ from rewright.backends.tensorrt.reducing import mask_of, mean, reduce
 from rewright.backends.tensorrt.shaping import reshape, unsqueeze
 from rewright.backends.tensorrt.tensor import Tensor
 
-_NORM: Final = {
-    name: FLOATS for name in ("input", "weight", "bias", "running_mean", "running_var", "out")
-}
+_NORM: Final = dict.fromkeys(
+    ("input", "weight", "bias", "running_mean", "running_var", "out"), FLOATS
+)
+
+_ALONE: Final = Unused((1, 2), "the mean and deviation")
 
 
 def normalize(call: Call, x: Tensor, axes: Sequence[int], scale: Tensor, bias: Tensor, eps: float,
@@ -54,8 +56,7 @@ def _side(call: Call, x: Tensor, axes: Sequence[int], given: Tensor | None,
 _STATIC_TAIL: Final = That(
     "normalized dimensions that do not vary",
     lambda query: all(
-        isinstance(dim, int)
-        for dim in query.tensors("input")[0].shape[-_count(query.node) :]
+        isinstance(dim, int) for dim in query.tensors("input")[0].shape[-_count(query.node) :]
     ),
 )
 
@@ -81,7 +82,7 @@ def aten_layer_norm(call: Call, input: Tensor, normalized_shape: Sequence[int],
 
 
 @converts("aten.native_layer_norm", dtypes=_NORM,
-          needs=[_STATIC_TAIL, Unused((1, 2), "the mean and deviation")])  # fmt: skip
+          needs=[_STATIC_TAIL, _ALONE])  # fmt: skip
 def native_layer_norm(call: Call, input: Tensor, normalized_shape: Sequence[int],
                       weight: Tensor | None, bias: Tensor | None,
                       eps: float) -> tuple[Tensor, None, None]:  # fmt: skip
@@ -174,7 +175,7 @@ def aten_group_norm(call: Call, input: Tensor, num_groups: int, weight: Tensor |
 
 
 @converts("aten.native_group_norm", dtypes=_NORM,
-          needs=[_CHANNELS, Rank("input", 2, 5), Unused((1, 2), "the mean and deviation")])  # fmt: skip
+          needs=[_CHANNELS, Rank("input", 2, 5), _ALONE])  # fmt: skip
 def native_group_norm(call: Call, input: Tensor, weight: Tensor | None, bias: Tensor | None,
                       group: int, eps: float, N: Any, C: Any,
                       HxW: Any) -> tuple[Tensor, None, None]:  # fmt: skip
@@ -240,7 +241,7 @@ def batch_norm(call: Call, input: Tensor, weight: Tensor | None, bias: Tensor | 
 
 
 @converts("aten._native_batch_norm_legit.no_stats", dtypes=_NORM,
-          needs=[Unused((1, 2), "the mean and deviation")])  # fmt: skip
+          needs=[_ALONE])  # fmt: skip
 def batch_norm_of_batch(call: Call, input: Tensor, weight: Tensor | None, bias: Tensor | None,
                         training: Any, momentum: Any,
                         eps: float) -> tuple[Tensor, None, None]:  # fmt: skip
@@ -255,10 +256,11 @@ def batch_norm_of_batch(call: Call, input: Tensor, weight: Tensor | None, bias: 
 
 @converts("aten.native_batch_norm", "aten._native_batch_norm_legit_no_training",
           "aten._native_batch_norm_legit", dtypes=_NORM,
-          needs=[*_STATISTICS, Unused((1, 2), "the mean and deviation")])  # fmt: skip
+          needs=[*_STATISTICS, _ALONE])  # fmt: skip
 def native_batch_norm(call: Call, input: Tensor, weight: Tensor | None, bias: Tensor | None,
                       running_mean: Tensor, running_var: Tensor, training: Any = False,
-                      momentum: Any = None, eps: float = 0.0) -> tuple[Tensor, None, None]:  # fmt: skip
+                      momentum: Any = None, eps: float = 0.0) -> tuple[Tensor,
+                      None, None]:  # fmt: skip
     """x * scale + shift"""
     made = _batch_norm(call, input, weight, bias, running_mean, running_var, eps)
     return made, None, None

@@ -14,7 +14,7 @@ from rewright.backends.tensorrt.tensor import Tensor, promoted, ranked
 
 
 def matmul(a: Tensor, b: Tensor, *, transpose_b: bool = False) -> Tensor:
-    """``a @ b``, or ``a @ bᵀ``: at least two dimensions each, those before the last two broadcast."""
+    """``a @ b``, or ``a @ bᵀ``, of two dimensions or more; those before the last two broadcast."""
     rank = max(a.rank, b.rank)
     op = MatrixOperation.TRANSPOSE if transpose_b else MatrixOperation.NONE
     a, b = promoted((a, b))
@@ -23,9 +23,10 @@ def matmul(a: Tensor, b: Tensor, *, transpose_b: bool = False) -> Tensor:
     )
 
 
-_FLOATS_IN: Final = {name: FLOATS for name in ("self", "mat1", "mat2", "input", "weight", "bias",
-                                              "a", "b", "batch1", "batch2", "vec", "vec2", "other",
-                                              "tensor", "out")}  # fmt: skip
+_FLOATS_IN: Final = dict.fromkeys(
+    "self mat1 mat2 mat input weight bias a b batch1 batch2 vec vec2 other tensor out".split(),
+    FLOATS,
+)
 
 
 @converts("rw.linear", "aten.linear", dtypes=_FLOATS_IN)

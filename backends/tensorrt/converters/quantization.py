@@ -12,7 +12,10 @@ import torch
 
 from rewright.backends.tensorrt.declaration import Call, converts
 from rewright.backends.tensorrt.dtypes import FLOATS, QUANTIZED
+from rewright.backends.tensorrt.enums import ElementWiseOperation as Binary
+from rewright.backends.tensorrt.enums import UnaryOperation as Unary
 from rewright.backends.tensorrt.needs import Constant, Query, That
+from rewright.backends.tensorrt.shaping import unsqueeze
 from rewright.backends.tensorrt.tensor import Tensor
 
 _RANGES: Final = {
@@ -52,11 +55,24 @@ def _scale(call: Call, scale: Any) -> Tensor:
     return call.net.constant(torch.tensor(float(scale)))
 
 
+def _quantized(call: Call, x: Tensor, scale: Tensor, low: Any, axis: int | None = None) -> Tensor:
+    """`x` rounded and clipped as torch's formula has it, by TensorRT's layer."""
+    settings = {} if axis is None else {"axis": axis}
+    along = scale if axis is None else unsqueeze(scale, range(1, x.rank - axis))
+    if call.dtype is not torch.int8:
+        # torch's formula rounds to whole numbers, whatever it stores them in
+        x = (x.wide() * along.unary(Unary.RECIP)).unary(Unary.ROUND)
+        scale = call.net.constant(torch.ones(scale.shape))
+    elif low != -128:
+        x = x.wide().binary(Binary.MAX, along * float(low)).to(x.dtype)
+    return call.net.layer("add_quantize", x, scale, call.dtype, **settings)
+
+
 @converts("quantized_decomposed.quantize_per_tensor", dtypes=_Q, needs=[_RANGE, _SYMMETRIC])
 def quantize(call: Call, input: Tensor, scale: Any, zero_point: Any, quant_min: Any,
              quant_max: Any, dtype: Any) -> Tensor:  # fmt: skip
     """QUANTIZE"""
-    return call.net.layer("add_quantize", input, _scale(call, scale), call.dtype)
+    return _quantized(call, input, _scale(call, scale), quant_min)
 
 
 @converts("quantized_decomposed.dequantize_per_tensor", dtypes=_DQ, needs=[_RANGE, _SYMMETRIC])
@@ -71,8 +87,7 @@ def dequantize(call: Call, input: Tensor, scale: Any, zero_point: Any, quant_min
 def quantize_channels(call: Call, input: Tensor, scales: Tensor, zero_points: Any, axis: int,
                       quant_min: Any, quant_max: Any, dtype: Any) -> Tensor:  # fmt: skip
     """QUANTIZE along an axis"""
-    return call.net.layer("add_quantize", input, _scale(call, scales), call.dtype,
-                          axis=axis % input.rank)  # fmt: skip
+    return _quantized(call, input, _scale(call, scales), quant_min, axis % input.rank)
 
 
 @converts("quantized_decomposed.dequantize_per_channel", dtypes=_DQ,
@@ -83,5 +98,3 @@ def dequantize_channels(call: Call, input: Tensor, scales: Tensor, zero_points: 
     """DEQUANTIZE along an axis"""
     return call.net.layer("add_dequantize", input, _scale(call, scales), call.dtype,
                           axis=axis % input.rank)  # fmt: skip
-
-

@@ -215,9 +215,7 @@ def _over_all(call: Call, x: Tensor, keepdim: bool, largest: bool) -> Tensor:
 
 
 def _with_place(largest: bool) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    def compute(
-        call: Call, self: Tensor, dim: int, keepdim: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def compute(call: Call, self: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor | None]:
         if not self.rank:
             return self, call.net.constant(torch.tensor(0))
         axis = dim % self.rank
@@ -234,9 +232,7 @@ def _with_place(largest: bool) -> Callable[..., tuple[Tensor, Tensor | None]]:
 
 for _name, _largest in {"max": True, "min": False}.items():
     converts(f"aten.arg{_name}", formula=f"the first place of the {_name}imum")(_arg(_largest))
-    converts(f"aten.{_name}.dim", formula=f"{_name}imum and its first place")(
-        _with_place(_largest)
-    )
+    converts(f"aten.{_name}.dim", formula=f"{_name}imum and its first place")(_with_place(_largest))
 
 # --------------------------------------------------------------------------- orders
 

@@ -305,7 +305,6 @@ def _pad(call: Call, x: Tensor, pad: Sequence[Any], mode: str, value: Any = None
     return padded.to(dtype)
 
 
-
 @converts("aten.constant_pad_nd")
 def constant_pad(call: Call, self: Tensor, pad: Sequence[Any], value: Any) -> Tensor:
     """SLICE that fills outside"""

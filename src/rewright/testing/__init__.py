@@ -14,6 +14,8 @@ the documentation leaves open what a layer gives (NaN in a maximum, floats beyon
 range), it is what TensorRT computes on the host when it folds constants while inferring shapes,
 against which tests compare this package. A layer whose meaning is not documented is refused.
 
+``evaluate(program, *args)`` calls a compiled program, its engines computed in this way.
+
 ``weights: Mapping[str, torch.Tensor]`` is a side table with the values of weights: a constant's by
 the name of its layer, others by ``"<layer name>.<role>"``, as ``"conv1.kernel"``. It is optional.
 Where it has nothing, weights are read back from the network, which holds references to the memory
@@ -21,5 +23,6 @@ they were given in, and no copies: that memory must still be there.
 """
 
 from rewright.testing.evaluator import evaluate_network
+from rewright.testing.program import evaluate
 
-__all__ = ["evaluate_network"]
+__all__ = ["evaluate", "evaluate_network"]

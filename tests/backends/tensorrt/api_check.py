@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +34,14 @@ OBJECTS: Final = {
     "recurrence": "IRecurrenceLayer",
 }
 """The classes of variables and attributes, by their names."""
+
+COMES_WITH: Final = {
+    "CudaGraphStrategy": "IRuntimeConfig.create_runtime_cache",
+    "DynamicShapesKernelSpecializationStrategy": "IRuntimeConfig.create_runtime_cache",
+    "EngineInvalidityDiagnostics": "Runtime.get_engine_validity",
+    "EngineValidity": "Runtime.get_engine_validity",
+}
+"""Classes that came with a member, for which it is enough to ask."""
 
 MODULES: Final = ("trt", "module")
 """What TensorRT's module is called."""
@@ -61,7 +69,7 @@ class Api:
         return [name for number, name in enumerate(self.versions) if number not in found]
 
 
-@lru_cache(maxsize=None)
+@cache
 def api() -> Api:
     """The tables of the repository."""
     return Api(json.loads(TABLES.read_text()))
@@ -95,7 +103,7 @@ def faults(tree: ast.AST, guarded: set[str], tables: Api) -> list[str]:
     """What is wrong with the names of TensorRT's in a module."""
     found = [f"nothing is called {name}" for name in asked_names(tree) if not _known(name, tables)]
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _called(node) in ("layer", "finish"):
+        if isinstance(node, ast.Call) and _called(node) == "layer":
             found += _layer_faults(node, guarded, tables)
         elif isinstance(node, ast.Attribute):
             found += _attribute_faults(node, guarded, tables)
@@ -110,7 +118,8 @@ def _known(path: str, tables: Api) -> bool:
 def _absent(owner: str, member: str, guarded: set[str], tables: Api) -> list[str]:
     missing = tables.missing(owner, member)
     name = f"{owner}.{member}" if member else owner
-    if not missing or (tables.find(owner, member) and (name in guarded or owner in guarded)):
+    asked = {name, owner, COMES_WITH.get(owner, owner)} & guarded
+    if not missing or (tables.find(owner, member) and asked):
         return []
     return [f"{name} is not in {', '.join(missing)}"]
 
@@ -123,8 +132,6 @@ def _layer_faults(call: ast.Call, guarded: set[str], tables: Api) -> list[str]:
     found = _absent("INetworkDefinition", method, guarded, tables)
     starred = any(isinstance(argument, ast.Starred) for argument in call.args)
     settings = {k.arg for k in call.keywords if k.arg and k.arg != "inputs"}
-    if _called(call) == "finish":
-        return found
     for number, text in tables.find("INetworkDefinition", method).items():
         version = tables.versions[number]
         forms = [form for form in text.split(" | ") if "*args" not in form]

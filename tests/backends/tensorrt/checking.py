@@ -87,7 +87,7 @@ def check_graph(
     constants: Mapping[str, torch.Tensor] | None = None,
     slack: float = 1.0,
 ) -> Emitted:
-    """Asserts that the network of `graph` gives what the graph gives, for the inputs of each call."""
+    """Asserts that the network of `graph` gives what the graph gives, in each call."""
     emitted = emit(graph, rtx(), constants)
     for args in calls:
         expected = interpret(graph, list(args)).outputs
@@ -102,7 +102,7 @@ def check(
     function: Callable[..., Any], *calls: Sequence[Any], dynamic: Any = None, build: bool = True,
     slack: float = 1.0,
 ) -> Emitted:  # fmt: skip
-    """Asserts that a function of tensors is converted whole, rightly for the inputs of each call."""
+    """Asserts that a function of tensors is converted whole, and rightly in each call."""
     graph = import_function(function, calls[0], dynamic)
     assert refusals(graph, rtx()) == []
     return check_graph(graph, calls, build=build, slack=slack)

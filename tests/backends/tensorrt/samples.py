@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
-from rewright.errors import RewrightError
+from rewright.errors import InferenceError, RewrightError
 from rewright.ir.builder import Builder
 from rewright.ir.graph import Graph, SymbolInfo
 from rewright.ir.ops import get_op, op_name
@@ -35,27 +35,110 @@ DTYPES: Final = (
 )
 
 FROM: Final[dict[str, str]] = {
-    "_adaptive_avg_pool2d": "nn.functional.adaptive_avg_pool2d",
-    "_adaptive_avg_pool3d": "nn.functional.adaptive_avg_pool3d",
+    "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d": "adaptive_avg_pool3d",
+    "_cdist_forward": "cdist",
+    "_embedding_bag": "embedding_bag",
+    "_embedding_bag_forward_only": "embedding_bag",
     "_log_softmax": "log_softmax",
     "_native_batch_norm_legit": "native_batch_norm",
-    "_native_batch_norm_legit_no_training": "nn.functional.batch_norm",
-    "_prelu_kernel": "nn.functional.prelu",
+    "_native_batch_norm_legit_no_training": "batch_norm",
+    "_pad_circular": "pad",
+    "_pdist_forward": "pdist",
+    "_prelu_kernel": "prelu",
     "_reshape_copy": "reshape",
+    "_scaled_dot_product_flash_attention_for_cpu": "scaled_dot_product_attention",
     "_softmax": "softmax",
     "_to_copy": "to",
-    "_unsafe_index": "_unsafe_masked_index",
-    "constant_pad_nd": "constant_pad_nd",
-    "grid_sampler": "nn.functional.grid_sample",
-    "grid_sampler_2d": "grid_sampler_2d",
-    "linalg_vector_norm": "linalg.vector_norm",
-    "log_sigmoid_forward": "nn.functional.logsigmoid",
-    "max_pool2d_with_indices": "max_pool2d_with_indices_backward",
-    "native_group_norm": "nn.functional.group_norm",
-    "threshold": "nn.functional.threshold",
-    "take_along_dim": "take_along_dim",
-}
-"""Which entry of torch's table calls an operator, where the names don't tell."""
+    "_unsafe_view": "matmul",
+    "clip": "clamp",
+    "col2im": "fold",
+    "convolution": "conv1d conv2d conv3d conv_transpose2d",
+    "embedding_bag": "embedding_bag",
+    "fix": "trunc",
+    "ger": "outer",
+    "grid_sampler": "grid_sample",
+    "im2col": "unfold",
+    "index": "index __getitem__",
+    "linalg_vector_norm": "vector_norm",
+    "log_sigmoid_forward": "logsigmoid",
+    "max_pool2d_with_indices": "max_pool2d",
+    "max_pool3d_with_indices": "max_pool3d",
+    "native_group_norm": "group_norm",
+    **{f"{kind}_pad{n}d": "pad" for kind in ("reflection", "replication") for n in (1, 2, 3)},
+    **{f"upsample_{kind}": "interpolate upsample_bilinear upsample_nearest" for kind in (
+        "nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d",
+        "bicubic2d")},
+}  # fmt: skip
+"""Which entries of torch's table call an operator, where the names don't tell."""
+
+NUMBERS: Final = {".Scalar": "Tensor", ".Scalar_mode": "Tensor_mode"}
+"""Overloads that take a number where another takes a tensor."""
+
+Make = Callable[..., torch.Tensor]
+EXTRA: Final[dict[str, Callable[[Make], list[tuple[Any, ...]]]]] = {
+    # of which torch's table has nothing
+    "aten._native_batch_norm_legit.no_stats": lambda t: [(t(3, 4, 5), t(4), t(4), True, 0.1, 1e-5)],
+    "aten._safe_softmax": lambda t: [(t(3, 4), 1)],
+    "aten._unsafe_index.Tensor": lambda t: [(t(3, 4), [None, torch.tensor([1, 3, 0])])],
+    "aten._unsafe_index_put": lambda t: [(t(3, 4), [torch.tensor([2, 0])], t(2, 4))],
+    "aten._native_batch_norm_legit": lambda t: [
+        (t(3, 4, 5), t(4), t(4), t(4), t(4).abs() + 1, False, 0.1, 1e-5)
+    ],
+    "aten._native_batch_norm_legit_no_training": lambda t: [
+        (t(3, 4, 5), t(4), None, t(4), t(4).abs() + 1, 0.1, 1e-5)
+    ],
+    "aten._pad_circular": lambda t: [(t(2, 3, 4, 5), [1, 2, 0, 1])],
+    "aten._reshape_copy": lambda t: [(t(3, 4), (2, 6))],
+    "aten.col2im": lambda t: [(t(2, 18, 15), (4, 5), (2, 3), (1, 1), (1, 0), (1, 1))],
+    **{f"aten.{name}": lambda t: [
+        (t(10, 3), torch.randint(10, (7,)), torch.tensor([0, 2, 2, 5]), False, mode)
+        for mode in (0, 1, 2)
+    ] for name in ("_embedding_bag", "embedding_bag", "_embedding_bag_forward_only")},
+    "aten.fix": lambda t: [(t(3, 4),)],
+    "aten.floor_divide.Scalar": lambda t: [(t(3, 4), 2), (t(3, 4), -2)],
+    "aten.ger": lambda t: [(t(3), t(4))],
+    "aten._weight_norm": lambda t: [(t(4, 3, 2), t(4, 1, 1)), (t(4, 3, 2), t(1, 1, 2), 2)],
+    "aten.alias": lambda t: [(t(3, 4),)],
+    "aten.bitwise_and.Scalar_Tensor": lambda t: [(True, t(3, 4))],
+    "aten.bitwise_or.Scalar_Tensor": lambda t: [(False, t(3, 4))],
+    "aten.bitwise_xor.Scalar_Tensor": lambda t: [(True, t(3, 4))],
+    "aten.clamp_max": lambda t: [(t(3, 4), 1)],
+    "aten.clamp_min": lambda t: [(t(3, 4), 1)],
+    "aten.clamp": lambda t: [(t(3, 4), -1, 1), (t(3, 4), None, 0), (t(3, 4), 1)],
+    "aten.clip": lambda t: [(t(3, 4), -1, 1), (t(3, 4), None, 0)],
+    "aten.clip.Tensor": lambda t: [(t(3, 4), t(4), None), (t(3, 4), None, t(3, 1))],
+    "aten.contiguous": lambda t: [(t(3, 4),)],
+    "aten.copy": lambda t: [(t(3, 4), t(4)), (t(3, 4), t(3, 4).float())],
+    "aten.detach": lambda t: [(t(3, 4),)],
+    "aten.detach_copy": lambda t: [(t(3, 4),)],
+    "aten.alias_copy": lambda t: [(t(3, 4),)],
+    "aten.dropout": lambda t: [(t(3, 4), 0.5, False)],
+    "aten.feature_dropout": lambda t: [(t(3, 4), 0.5, False)],
+    "aten.alpha_dropout": lambda t: [(t(3, 4), 0.5, False)],
+    "aten.native_dropout": lambda t: [(t(3, 4), 0.5, False)],
+    "aten.empty_strided": lambda t: [((3, 4), (4, 1))],
+    "aten.new_empty_strided": lambda t: [(t(2), (3, 4), (4, 1))],
+    "aten.fill.Tensor": lambda t: [(t(3, 4), t())],
+    "aten.lift_fresh": lambda t: [(t(3),)],
+    "aten.lift_fresh_copy": lambda t: [(t(3),)],
+    "aten.meshgrid": lambda t: [([t(3), t(4)],)],
+    "aten.native_channel_shuffle": lambda t: [(t(2, 6, 3), 3)],
+    "aten.channel_shuffle": lambda t: [(t(2, 6, 3, 4), 2)],
+    "aten.numpy_T": lambda t: [(t(3, 4, 5),)],
+    "aten.pow.Scalar": lambda t: [(2, t(3, 4)), (0.5, t(3, 4))],
+    "aten.pow.Tensor_Scalar": lambda t: [(t(3, 4), n) for n in (2, 0.5, -1, 3, 1, 0, 1.7)],
+    "aten.split.sizes": lambda t: [(t(5, 4), [2, 3])],
+    "aten.type_as": lambda t: [(t(3, 4), torch.rand(2)), (torch.rand(3), t(2))],
+    "aten.where.Scalar": lambda t: [(t(3, 4) > 0, 1.5, 2)],
+    "aten.where.ScalarOther": lambda t: [(t(3, 4) > 0, t(3, 4), 2)],
+    "aten.where.ScalarSelf": lambda t: [(t(3, 4) > 0, 2, t(4))],
+}  # fmt: skip
+
+ELSEWHERE: Final = frozenset(
+    f"aten._scaled_dot_product_{name}_attention" for name in ("cudnn", "efficient", "flash")
+) | {"aten._scaled_dot_product_fused_attention_overrideable"}
+"""Operators that torch runs on a GPU only."""
 
 
 @attrs.frozen(eq=False)
@@ -84,28 +167,44 @@ def base_name(op: str) -> str:
 
 def samples_of(op: str, dtype: torch.dtype, limit: int = 6) -> list[Sample]:
     """Calls of `op` from torch's table, in which floats (or numbers) are `dtype`."""
+    if op in EXTRA:
+        return [Sample(op, args, {}) for args in EXTRA[op](functools.partial(_make, dtype))]
+    for ending, other in NUMBERS.items():
+        if op.endswith(ending):
+            tensors = samples_of(op.removesuffix(ending) + f".{other}", dtype, limit)
+            return [_with_number(op, sample, dtype) for sample in tensors]
+    if op.startswith("aten.__"):
+        return [Sample(op, (_make(dtype, 3, 4), _make(dtype, 4)), {})]
     base = base_name(op)
-    wanted = FROM.get(base, base)
-    infos = _table().get(wanted, []) + _table().get(f"nn.functional.{wanted}", [])
+    infos = [info for name in FROM.get(base, base).split() for info in _table().get(name, [])]
     found: list[Sample] = []
-    for info in {id(info): info for info in infos}.values():
+    for composite, info in itertools.product((True, False), infos):
         if dtype in info.dtypes and len(found) < limit:
-            calls = (call for call in _calls(info, dtype) if call.op == op)
+            calls = (call for call in _calls(info, dtype, composite) if call.op == op)
             found += itertools.islice(calls, limit - len(found))
     return found
 
 
-def _calls(info: Any, dtype: torch.dtype) -> Iterator[Sample]:
-    """Every operator that the samples of an entry call."""
+def _make(dtype: torch.dtype, *shape: int) -> torch.Tensor:
+    return torch.testing.make_tensor(shape, dtype=dtype, device="cpu", low=-3, high=3)
+
+
+def _with_number(op: str, sample: Sample, dtype: torch.dtype) -> Sample:
+    number = True if dtype is torch.bool else 2 if not dtype.is_floating_point else 1.5
+    return Sample(op, (sample.args[0], number, *sample.args[2:]), sample.kwargs)
+
+
+def _calls(info: Any, dtype: torch.dtype, composite: bool) -> Iterator[Sample]:
+    """Every operator that the samples of an entry call: with composite ones whole, or without."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         samples = list(itertools.islice(info.sample_inputs("cpu", dtype), 40))
     for sample in samples[:: max(len(samples) // 12, 1)]:
         yield from _trace(lambda *a, _s=sample: info.op(*a, **_s.kwargs),
-                          (sample.input, *sample.args))  # fmt: skip
+                          (sample.input, *sample.args), composite)  # fmt: skip
 
 
-def _trace(function: Callable[..., Any], args: Sequence[Any]) -> list[Sample]:
+def _trace(function: Callable[..., Any], args: Sequence[Any], composite: bool) -> list[Sample]:
     flat, spec = pytree.tree_flatten(tuple(args))
     at = [i for i, item in enumerate(flat) if isinstance(item, torch.Tensor)]
 
@@ -119,7 +218,7 @@ def _trace(function: Callable[..., Any], args: Sequence[Any]) -> list[Sample]:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            module = make_fx(run, pre_dispatch=True)(*tensors)
+            module = make_fx(run, pre_dispatch=composite)(*tensors)
             recorder = _Recorder(module)
             recorder.run(*tensors)
     except Exception:  # samples of functions that look at values, or that torch can't trace
@@ -151,9 +250,15 @@ class Case:
     calls: tuple[tuple[torch.Tensor, ...], ...]
 
 
-def static_case(sample: Sample, constants: Sequence[str] = ()) -> Case:
-    """The call of a sample; arguments named in `constants` become constants of the graph."""
-    return _case(sample, constants, {})
+def static_case(sample: Sample, constants: Sequence[str] = ()) -> Case | None:
+    """The call of a sample; arguments named in `constants` become constants of the graph.
+
+    None where torch has no such call: the table above knows nothing of dtypes.
+    """
+    try:
+        return _case(sample, constants, {})
+    except InferenceError:
+        return None
 
 
 def dynamic_case(sample: Sample, constants: Sequence[str] = ()) -> Case | None:
@@ -164,11 +269,11 @@ def dynamic_case(sample: Sample, constants: Sequence[str] = ()) -> Case | None:
     """
     tensors = [t for t in pytree.tree_leaves((sample.args, sample.kwargs)) if _is_tensor(t)]
     sizes = list(dict.fromkeys(n for t in tensors for n in t.shape if n > 1))
-    for varying in ([sizes] if len(sizes) < 2 else [sizes, *([n] for n in sizes)]):
+    for varying in [sizes] if len(sizes) < 2 else [sizes, *([n] for n in sizes)]:
         try:
             if varying:
                 return _case(sample, constants, {n: 2 * n for n in varying})
-        except RewrightError:
+        except (RewrightError, RuntimeError):  # torch's own rule asks for the values of a tensor
             continue
     return None
 
@@ -186,8 +291,8 @@ def _case(sample: Sample, constants: Sequence[str], largest: Mapping[int, int]) 
     def put(name: str, item: Any) -> Any:
         if isinstance(item, torch.Tensor):
             if name in constants:
-                return graph.add_constant(f"{name}{len(graph.constants)}",
-                                          TensorType(item.dtype, tuple(item.shape)), data=item)  # fmt: skip
+                kind = TensorType(item.dtype, tuple(item.shape))
+                return graph.add_constant(f"{name}{len(graph.constants)}", kind, data=item)
             shape = tuple(symbols.get(n, n) for n in item.shape)
             value = graph.add_input(TensorType(item.dtype, shape), f"x{len(given)}")
             given.append(item)

@@ -8,7 +8,7 @@ import pytest
 
 from rewright.backends.tensorrt import enums
 from rewright.backends.tensorrt.dtypes import TENSORRT
-from tests.backends.tensorrt.api_check import api, faults, sources, asked_names
+from tests.backends.tensorrt.api_check import api, asked_names, faults, sources
 
 MODULES = dict(sources())
 GUARDED = set().union(*(asked_names(tree) for tree in MODULES.values()))

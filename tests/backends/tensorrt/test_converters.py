@@ -19,7 +19,14 @@ from rewright.backends.tensorrt.emitter import emit
 from rewright.backends.tensorrt.needs import Constant
 from rewright.ir.interpreter import interpret
 from tests.backends.tensorrt.checking import assert_same, evaluate, rtx
-from tests.backends.tensorrt.samples import DTYPES, Case, dynamic_case, samples_of, static_case
+from tests.backends.tensorrt.samples import (
+    DTYPES,
+    ELSEWHERE,
+    Case,
+    dynamic_case,
+    samples_of,
+    static_case,
+)
 
 OPS: Final = sorted(name for name in converters() if name.startswith("aten."))
 QUICK: Final = (torch.float32, torch.int64)
@@ -59,6 +66,13 @@ def _comparison(op: str, case: Case) -> Callable[[Results, Results, Results], No
     if op in ("aten.topk", "aten.sort", "aten.argsort"):
         return _in_order(case)
     return lambda args, made, expected: assert_same(made, expected)
+
+
+@pytest.mark.slow
+def test_every_converter_has_samples() -> None:
+    dtypes = (torch.float32, torch.int64, torch.bool)
+    without = {op for op in OPS if not any(samples_of(op, dtype, 1) for dtype in dtypes)}
+    assert without == ELSEWHERE
 
 
 @pytest.mark.parametrize(("op", "dtype", "limit"), CASES)

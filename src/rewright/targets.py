@@ -1,0 +1,104 @@
+"""From a target to the backends that a program is partitioned for, and what they make of segments.
+
+The passes know backends by their names only; here is what the names stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from rewright.errors import EngineError, SettingsError
+from rewright.ir.segments import segments_of
+from rewright.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rewright.backends.tensorrt.build import BuildOptions, Engine
+    from rewright.backends.tensorrt.library import Choice, Library
+    from rewright.backends.tensorrt.segment import Segment
+    from rewright.ir.graph import Graph, Node
+    from rewright.passes.partition.backend import SegmentBackend
+
+
+@attrs.frozen
+class Target:
+    """What a program is compiled for.
+
+    Attributes:
+        choice: the TensorRT that was chosen; None where only Torch runs the program.
+    """
+
+    choice: Choice | None = None
+
+    @property
+    def backends(self) -> Mapping[str, SegmentBackend]:
+        """The backends that take segments, by name."""
+        if self.choice is None or self.choice.library is None:
+            return {}
+        from rewright.backends.tensorrt.segment import TensorRT
+
+        backend = TensorRT(self.choice.library)
+        return {backend.name: backend}
+
+    def attach(self, graph: Graph, settings: Settings) -> dict[Node, Segment]:
+        """What TensorRT is to make of its segments of `graph`."""
+        if self.choice is None or self.choice.library is None:
+            return {}
+        from rewright.backends.tensorrt.segment import NAME, Segment
+
+        library, options = self.choice.library, _options(settings, self.choice)
+        return {
+            node: Segment.of(node, library, options, _load, settings.on_engine_error)
+            for node in segments_of(graph)
+            if node.attributes["backend"] == NAME
+        }
+
+
+def target_of(settings: Settings) -> Target:
+    """The target that settings name.
+
+    Raises:
+        SettingsError: there is no such target, or it can't be had together with another setting.
+        EngineError: the TensorRT that it needs is missing, broken or too old.
+    """
+    if not settings.uses_tensorrt:
+        return Target()
+    if settings.torch_backend == "inductor":
+        raise SettingsError(
+            f"target is {settings.target!r}, and torch_backend is 'inductor'",
+            setting="torch_backend",
+            hint="beside TensorRT, the rest runs with torch_backend='eager'",
+        )
+    from rewright.backends.tensorrt.library import choose
+
+    return Target(choose(settings.target, None))
+
+
+def _options(settings: Settings, choice: Choice) -> BuildOptions:
+    from rewright.backends.tensorrt.build import BuildOptions
+
+    return BuildOptions(
+        capabilities=choice.capabilities,
+        optimization_level=settings.engine_optimization_level,
+        workspace=settings.engine_workspace,
+    )
+
+
+def _load(engine: Engine, library: Library) -> Callable[..., Sequence[Tensor]]:
+    """Makes an engine run here.
+
+    Raises:
+        EngineError: it can't.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise EngineError(
+            "torch finds no CUDA device here",
+            hint="the engine runs on a machine that has one",
+        )
+    raise EngineError(f"{library.name} engines are built, and not run yet")

@@ -1,0 +1,144 @@
+"""Programs with engines: what is built, what stays in Torch and why, and what runs where."""
+
+import pytest
+import torch
+from torch import nn
+
+import rewright
+from rewright.errors import EngineError, FallbackWarning, PassError, SettingsError
+from rewright.testing import evaluate
+
+pytest.importorskip("tensorrt_rtx")
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 32), nn.Linear(32, 8)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x):
+        h = torch.relu(self.up(x))
+        return self.norm(x + self.down(h)), h.sum(-1)
+
+
+X = torch.linspace(-2, 2, 32).reshape(4, 8)
+BATCH = torch.export.Dim("batch", min=1, max=16)
+
+
+@pytest.fixture
+def net():
+    return Net().eval()
+
+
+def compiled(net, x=X, **settings):
+    with (
+        pytest.warns(FallbackWarning, match="no CUDA device")
+        if not torch.cuda.is_available()
+        else _no()
+    ):
+        return rewright.compile(net, (x,), target="rtx", **settings)
+
+
+def _no():
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+def same(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_program_is_one_engine_and_computes_the_same(net):
+    program = compiled(net, dynamic_shapes=({0: BATCH},))
+    assert len(program.segments) == 1 and program.partition.left == ()
+    assert program.segments[0].engine.data
+    for size in (1, 4, 16):
+        x = torch.randn(size, 8)
+        same(evaluate(program, x), net(x))
+        same(program(x), net(x))
+    assert "engine     tensorrt_0" in program.report()
+
+
+def test_the_rest_stays_in_torch_for_a_reason(net):
+    program = compiled(net, torch_executed_ops=["aten.relu"], min_block_size=1)
+    assert [left.op for left in program.partition.left] == ["aten.relu"]
+    assert len(program.segments) == 2
+    same(evaluate(program, X), net(X))
+    same(program(X), net(X))
+    assert "torch_executed_ops has 'aten.relu'" in program.report()
+
+
+def test_modules_stay_in_torch(net):
+    program = compiled(net, torch_executed_modules=["down"], min_block_size=1)
+    assert {left.where.module for left in program.partition.left} == {"down"}
+
+
+def test_small_parts_are_given_back(net):
+    program = rewright.compile(net, (X,), target="rtx", min_block_size=100)
+    assert not program.segments and "min_block_size is 100" in program.report()
+
+
+def test_full_compilation_is_insisted_on(net):
+    with pytest.raises(PassError, match=r"(?s)would stay in Torch.*aten\.relu") as caught:
+        rewright.compile(
+            net, (X,), target="rtx", torch_executed_ops=["aten.relu"], require_full_compilation=True
+        )
+    assert "require_full_compilation" in caught.value.hint
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="an engine may run here")
+def test_an_engine_that_must_run(net):
+    with pytest.raises(EngineError, match="no CUDA device"):
+        rewright.compile(net, (X,), target="rtx", on_engine_error="raise")
+
+
+def test_writes_and_aliases_stay_at_the_boundary():
+    class Counter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("total", torch.zeros(8))
+
+        def forward(self, x):
+            y = torch.tanh(x) * 2 + x.sin()
+            self.total.add_(y.sum(0))
+            return y, x
+
+    eager, net = Counter().eval(), Counter().eval()
+    program = compiled(net)
+    for _ in range(2):
+        same(program(X), eager(X))
+        same(net.total, eager.total)
+
+
+def test_just_in_time_each_set_of_parameters_has_its_engine(net):
+    options = {"target": "rtx", "on_error": "raise"}
+    other = Net().eval()
+    fast = torch.compile(Net.forward, backend="rewright", options=options)
+    with torch.no_grad():
+        with pytest.warns(FallbackWarning):
+            first = fast(net, X)
+        same(first, net(X))
+        same(fast(other, X), other(X))
+        net.up.weight.mul_(2)
+        same(fast(net, X), net(X))
+    assert rewright.stats().specializations >= 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target": "rtx:8"}, "not a legal value"),
+        ({"target": "rtx:1.0"}, "can't build for compute capability 1.0"),
+        ({"min_block_size": 4}, "runs all in Torch"),
+        ({"target": "rtx", "min_block_size": 0}, "not a legal value"),
+        ({"target": "rtx", "torch_executed_ops": "aten.relu"}, "not a legal value"),
+        ({"target": "rtx", "torch_backend": "inductor"}, "torch_backend is 'inductor'"),
+        ({"target": "rtx", "min_block_size": 2, "pipeline": "partition"}, "partition of its own"),
+    ],
+    ids=str,
+)
+def test_settings_that_can_not_be(net, settings, message):
+    with pytest.raises(SettingsError, match=message):
+        rewright.compile(net, (X,), **settings)
