@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import gc
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks.rewrite import FuseGelu, MergeScales, make_graph, make_rules
