@@ -117,7 +117,8 @@ def _memory(tensor: Tensor) -> Tensor:
     count = sum((dim - 1) * stride for dim, stride in dims) + 1 if tensor.numel() else 0
     with torch.no_grad():
         raw = torch.empty(0, dtype=torch.uint8, device=tensor.device)
-        return raw.set_(tensor.untyped_storage(), tensor.storage_offset() * size, (count * size,))
+        start = tensor.storage_offset() * size
+        return raw.set_(tensor.untyped_storage(), start, (count * size,), (1,))
 
 
 def _sample(tensor: Tensor) -> bytes:

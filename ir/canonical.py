@@ -1,12 +1,12 @@
 """What a graph computes, as a text without the names that it happens to have.
 
-    graph cuda:0 fused
+    graph cuda:0 "fused"
       %0: f16[s0, 128]
-      %1 = rw.linear(input=%0, weight=@0): f16[s0, 64]
+      rw.linear(input=%0, weight=@0) -> %1: f16[s0, 64]
       return %1
-      s0 in 1..8..32 = dim(%0, 0)
+      s0 in 1..8..32: s0 = (%0, 0)
+    aten.cat.default(tensors=[@1, @2]) -> %2: f16[64, 128]
     @0: f16[64, 128] = %2
-    %2 = aten.cat.default(tensors=[@1, @2]): f16[64, 128]
     @1: f16[32, 128]
     @2: f16[32, 128]
 
@@ -153,8 +153,7 @@ class _Writer:
     def arguments(self, attributes: Attributes, node: Node | None = None) -> str:
         """The text of attributes, by name."""
         return ", ".join(
-            f"{format_key(name)}={self.attribute(item, node)}"
-            for name, item in sorted(attributes.items())
+            f"{format_key(name)}={self.attribute(item, node)}" for name, item in attributes.items()
         )
 
     # -- graphs

@@ -158,7 +158,8 @@ def literal_check(stated: Any, param: str) -> Callable[[Any, Node], bool]:
         if param in _DIMENSIONS and (rank := _rank(node)):
             return same_item(_from_front(stated, rank), _from_front(item, rank))
         if _is_number(stated) and _is_number(item) and type(stated) is not type(item):
-            return bool(stated == item) and _is_floating(node)
+            signs = math.copysign(1, stated) == math.copysign(1, item)  # 0 is not -0.0
+            return bool(stated == item) and signs and _is_floating(node)
         return same_item(stated, item)
 
     return check

@@ -18,7 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the workers of pytest-xdist from sharing the cores among too many threads."""
+    """Keep the workers of pytest-xdist from sharing the cores among too many threads.
+
+    What a test builds is built: the cache is off, except where a test brings its own.
+    """
+    os.environ["REWRIGHT_CACHE_SIZE"] = "0"
     if hasattr(config, "workerinput"):
         torch.set_num_threads(1)
 

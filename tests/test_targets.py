@@ -142,3 +142,15 @@ def test_just_in_time_each_set_of_parameters_has_its_engine(net):
 def test_settings_that_can_not_be(net, settings, message):
     with pytest.raises(SettingsError, match=message):
         rewright.compile(net, (X,), **settings)
+
+
+def test_an_engine_that_was_built_is_found_again(net, tmp_path, monkeypatch):
+    monkeypatch.setenv("REWRIGHT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("REWRIGHT_CACHE_SIZE", "1GiB")
+    first = compiled(net)
+    assert (rewright.stats().cache_hits, rewright.stats().cache_misses) == (0, 1)
+    again = compiled(net)
+    assert (rewright.stats().cache_hits, rewright.stats().cache_misses) == (1, 1)
+    assert again.segments[0].engine.data == first.segments[0].engine.data
+    compiled(Net().eval())  # other weights
+    assert rewright.stats().cache_misses == 2

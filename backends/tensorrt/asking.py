@@ -53,7 +53,7 @@ class Asker:
         except (RuntimeError, ValueError) as error:
             raise self.failure(doing, position, str(error)) from error
         # Some refusals are only logged, and what is returned is True or nothing at all.
-        if JOURNAL.errors(position, thread=threading.get_ident()):
+        if JOURNAL.position != position and JOURNAL.errors(position, thread=threading.get_ident()):
             raise self.failure(doing, position)
         return result
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import attrs
@@ -100,8 +101,66 @@ def build_network(
     stop: Stop | None = None,
 ) -> Engine:
     """Builds the engine of a network; see :func:`build_engine`."""
-    net, library = emitted.net, emitted.net.library
     stop = stop or Stop()
+    return interruptible(lambda: _build(emitted, options, watcher, stop), stop)
+
+
+def build_networks(
+    emitted: Sequence[Emitted],
+    options: BuildOptions,
+    *,
+    workers: int = 2,
+    watcher: Watcher | None = None,
+    stop: Stop | None = None,
+) -> list[Engine]:
+    """Builds the engines of several networks, some at a time; the first failure stops the rest.
+
+    TensorRT builds without Python's lock. Memory is what bounds `workers`: a build takes two to
+    three times the bytes of its weights.
+
+    Args:
+        emitted: the networks.
+        options: how each is built.
+        workers: how many at a time.
+        watcher: is told of the phases of all builds, from several threads.
+        stop: stops all when asked.
+
+    Raises:
+        EngineError: one could not be built.
+        KeyboardInterrupt: Ctrl-C was pressed; all builds have stopped.
+    """
+    stop = stop or Stop()
+
+    def build(item: Emitted) -> Engine:
+        try:
+            return _build(item, options, watcher, stop)
+        except BaseException:
+            stop.ask()
+            raise
+
+    def build_all() -> list[Engine]:
+        with ThreadPoolExecutor(workers, "tensorrt-build") as pool:
+            futures = [pool.submit(build, item) for item in emitted]
+            wait(futures)
+        failed = [f for f in futures if f.exception() is not None and not _was_stopped(f)]
+        return [future.result() for future in (failed or futures)]
+
+    return interruptible(build_all, stop)
+
+
+def _was_stopped(future: Future[Engine]) -> bool:
+    """Whether a build ended only because another had failed."""
+    return isinstance(future.exception(), BuildStopped)
+
+
+class BuildStopped(EngineError):
+    """A build was stopped before it had ended."""
+
+
+def _build(emitted: Emitted, options: BuildOptions, watcher: Watcher | None, stop: Stop) -> Engine:
+    net, library = emitted.net, emitted.net.library
+    if stop.asked:
+        raise _stopped(emitted)
     builder = net.builder
     config = builder.create_builder_config()
     count = add_profiles(builder, config, emitted.graph, emitted.inputs)
@@ -109,9 +168,7 @@ def build_network(
     config.progress_monitor = monitor(library.module, stop, watcher)
     start = time.perf_counter()
     with watching() as errors:
-        serialized = interruptible(
-            lambda: builder.build_serialized_network(net.definition, config), stop
-        )
+        serialized = builder.build_serialized_network(net.definition, config)
         log = tuple(errors())
     if serialized is None:
         raise _failure(emitted, log, stop)
@@ -154,10 +211,15 @@ def _builds_for_others(library: Library) -> bool:
     )
 
 
+def _stopped(emitted: Emitted) -> BuildStopped:
+    name = emitted.graph.name
+    return BuildStopped(f"the build of @{name} was stopped", engine=name)
+
+
 def _failure(emitted: Emitted, log: tuple[str, ...], stop: Stop) -> EngineError:
     name, library = emitted.graph.name, emitted.net.library
     if stop.asked:
-        return EngineError(f"the build of @{name} was stopped", engine=name)
+        return _stopped(emitted)
     return EngineError(
         f"{library.name} could not build @{name}: {' | '.join(log) or 'it does not say why'}",
         engine=name,

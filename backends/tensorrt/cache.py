@@ -21,6 +21,7 @@ import inspect
 import json
 import platform
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -36,7 +37,7 @@ from rewright.backends.tensorrt.declaration import converter_of
 from rewright.backends.tensorrt.emitter import Port
 from rewright.backends.tensorrt.library import Library
 from rewright.backends.tensorrt.log import LOG
-from rewright.errors import UnsupportedError
+from rewright.errors import CompileError, UnsupportedError
 from rewright.ir.canonical import Canonical, canonical
 from rewright.ir.graph import Graph, Value
 from rewright.statistics import record
@@ -44,6 +45,8 @@ from rewright.store import Entry, Store, default_store
 
 _SOURCES: Final = ("rewright.ir", "rewright.backends")
 """The packages that make a network of a graph."""
+
+_BEGAN: Final = time.time()
 
 
 def cached_engine(
@@ -76,8 +79,8 @@ def cached_engine(
         return build()
     try:
         key = engine_key(graph, library, options, constants or {})
-    except UnsupportedError as error:
-        LOG.info("the engine of @%s can't be kept: %s", graph.name, error.message)
+    except (CompileError, OSError) as error:
+        LOG.info("the engine of @%s can't be kept: %s", graph.name, error)
         return build()
     engine = _kept(store, key, graph)
     if engine is not None:
@@ -86,10 +89,17 @@ def cached_engine(
         return engine
     engine = build()
     record(cache_misses=1)
+    _keep(store, key, engine, graph, options)
+    return engine
+
+
+def _keep(store: Store, key: str, engine: Engine, graph: Graph, options: BuildOptions) -> None:
     target = ", ".join(f"{major}.{minor}" for major, minor in options.capabilities)
     about = f"@{graph.name}, {engine.library}{f' for {target}' if target else ''}"
-    store.put(key, engine.data, {"about": about, "engine": describe_engine(engine, graph)})
-    return engine
+    try:
+        store.put(key, engine.data, {"about": about, "engine": describe_engine(engine, graph)})
+    except (TypeError, ValueError) as error:
+        LOG.warning("the engine of @%s can't be kept: %s", graph.name, error)
 
 
 def _kept(store: Store, key: str, graph: Graph) -> Engine | None:
@@ -98,7 +108,7 @@ def _kept(store: Store, key: str, graph: Graph) -> Engine | None:
         return None
     try:
         return restore_engine(entry, graph)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         store.discard(key, f"it describes no engine of this graph: {error!r}")
         return None
 
@@ -121,7 +131,7 @@ def engine_key(
         "constants": _contents(form, constants),
         "options": _plain(options),
         "library": [library.flavor, *library.version],
-        "gpu": None if library.is_rtx and options.capabilities else _gpu(),
+        "gpu": None if library.is_rtx and options.capabilities else _gpu(graph.device),
         "code": [_our_code(), *_code_of_others(graph)],
         "host": [torch.__version__, sys.platform, platform.machine()],
     }
@@ -137,11 +147,11 @@ def _contents(form: Canonical, constants: Mapping[str, torch.Tensor]) -> dict[st
     return {str(numbers[constant]): found.hex() for constant, found in digests.items()}
 
 
-def _gpu() -> list[Any] | None:
-    """What an engine that is built for the GPU of this machine depends on."""
+def _gpu(device: str) -> list[Any] | None:
+    """What an engine that is built for a GPU of this machine depends on."""
     if not torch.cuda.is_available():
         return None
-    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    found = torch.cuda.get_device_properties(device if device.startswith("cuda") else None)
     return [found.name, found.major, found.minor, found.multi_processor_count, found.total_memory]
 
 
@@ -174,6 +184,13 @@ def _code_of(function: Callable[..., Any]) -> str:
 
 
 def _digest_of_file(path: Path) -> str:
+    """A digest of a source file.
+
+    Raises:
+        UnsupportedError: it was written since this process began, which may run what was before.
+    """
+    if path.stat().st_mtime > _BEGAN:
+        raise UnsupportedError(f"{path.name} was changed while the program runs", where=path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -207,6 +224,9 @@ def describe_engine(engine: Engine, graph: Graph) -> dict[str, Any]:
     Args:
         engine: the engine.
         graph: the graph that it was built from.
+
+    Raises:
+        ValueError: it was built from another graph.
     """
     described = {
         field.name: getattr(engine, field.name)
@@ -230,11 +250,12 @@ def restore_engine(entry: Entry, graph: Graph) -> Engine:
         LookupError, TypeError, ValueError: it holds none, or one of another graph.
     """
     described = dict(entry.metadata["engine"])
-    ports = {
+    fields: dict[str, Any] = {
         name: tuple(_port(port, _values(graph)[name]) for port in described.pop(name))
         for name in _PORTS
     }
-    return Engine(data=entry.data, **_tuples(described), **ports)
+    fields |= _tuples(described)
+    return Engine(data=entry.data, **fields)
 
 
 def _values(graph: Graph) -> dict[str, Sequence[Value]]:
@@ -247,7 +268,10 @@ def _numbers(values: Sequence[Value], ports: Sequence[Port]) -> list[int]:
     numbers: list[int] = []
     for port in ports:
         start = numbers[-1] + 1 if numbers else 0
-        numbers.append(next(n for n in range(start, len(values)) if values[n] is port.value))
+        found = next((n for n in range(start, len(values)) if values[n] is port.value), None)
+        if found is None:
+            raise ValueError(f"the port {port.name} is of another graph")
+        numbers.append(found)
     return numbers
 
 

@@ -91,6 +91,11 @@ class Call:
         """The shape of the first result: numbers and expressions."""
         return self.result.shape
 
+    @property
+    def all_sizes(self) -> list[tuple[Any, ...]]:
+        """The shape of each result, which are all tensors."""
+        return [value.type.shape for value in self.node.results]  # type: ignore[union-attr]
+
     def type(self, name: str) -> TensorType:
         """The type of the tensor argument called `name`."""
         return self.node.arg(name).type

@@ -145,9 +145,9 @@ class Lane:
         self._done: Any = None
         self._last: int | None = None
 
-    def begin(self) -> int:
-        """The handle of the stream to run on."""
-        caller = stream = self._device.stream()
+    def begin(self, caller: Stream) -> int:
+        """The handle of the stream to run on, for one whose stream is `caller`."""
+        stream = caller
         if caller.cuda_stream == DEFAULT_STREAM:
             if self._own is None:
                 self._own = self._device.new_stream()

@@ -104,7 +104,7 @@ class Scope:
     def as_tensor(self, value: Value) -> Tensor:
         """A value as a tensor, also where it is a number."""
         found = self.tensor(value)
-        if isinstance(found, Tensor):
+        if isinstance(found, Tensor) or not isinstance(value.type, ScalarType):
             return found
         from rewright.backends.tensorrt.shaping import reshape
 
@@ -140,7 +140,7 @@ class Scope:
     def _check(self, value: Value, result: Tensor) -> None:
         """Raises where TensorRT's dtype or shape is not what the graph says."""
         expected = value.type
-        if isinstance(expected, ScalarType):
+        if not isinstance(expected, TensorType):
             return
         ranges = {symbol: info.ranges for symbol, info in self.graph.symbols.items()}
         fits = (

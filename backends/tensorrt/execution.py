@@ -11,7 +11,7 @@ import attrs
 import torch
 
 from rewright.backends.tensorrt.asking import Asker
-from rewright.backends.tensorrt.device import Device, Lane
+from rewright.backends.tensorrt.device import Device, Lane, Stream
 from rewright.backends.tensorrt.slots import Shape, Slot
 from rewright.errors import EngineError
 
@@ -66,19 +66,24 @@ class Context:
         self._execution = execution
         self._inputs, self._outputs = inputs, outputs
         self._asker, self._device = asker, device
+        self._null = spare.data_ptr()
         self._spare = spare
+        self._has_host_outputs = any(slot.on_host for slot in outputs)
         self._lane = Lane(device)
         self._profile = int(execution.active_optimization_profile)
         self._addresses: dict[str, int] = {}
         self._allocators: dict[str, Any] = {}
         self._allocator_class = allocator_class(asker.library.module)
 
-    def run(self, plan: Plan, inputs: Sequence[torch.Tensor]) -> tuple[Plan, list[torch.Tensor]]:
+    def run(
+        self, plan: Plan, inputs: Sequence[torch.Tensor], caller: Stream
+    ) -> tuple[Plan, list[torch.Tensor]]:
         """Runs.
 
         Args:
             plan: for the sizes of `inputs`.
             inputs: for each input a dense tensor, where it must be.
+            caller: the caller's stream.
 
         Returns:
             The plan, with the shapes of outputs, and the outputs: as good as computed for whoever
@@ -87,16 +92,16 @@ class Context:
         Raises:
             EngineError: TensorRT refused something. The context is in no known state then.
         """
-        self.caller = self._device.stream().cuda_stream
+        self.caller = caller.cuda_stream
         bound, self.plan = self.plan, None  # until all has gone well
         given = {slot.name: tensor for slot, tensor in zip(self._inputs, inputs, strict=True)}
         given.update(plan.host)
         if plan is not bound:
-            self._bind(plan, given)
+            self._bind(plan, given, caller)
             plan = self._inferred(plan)
         self._set_addresses(given)
         results = self._allocate(plan)
-        handle = self._lane.begin()
+        handle = self._lane.begin(caller)
         try:
             self._asker.ask("run the engine", self._execution.execute_async_v3, handle)
         except EngineError:
@@ -105,7 +110,9 @@ class Context:
         finally:
             self._lane.end()
         self.plan = plan
-        return plan, self._collect(plan, results)
+        if self._has_host_outputs:
+            caller.synchronize()
+        return plan, self._collect(results)
 
     def is_capturable(self) -> bool:
         """Whether TensorRT lets the current stream be captured; it is asked where it can tell."""
@@ -115,11 +122,11 @@ class Context:
 
     # -- shapes
 
-    def _bind(self, plan: Plan, given: Mapping[str, torch.Tensor]) -> None:
+    def _bind(self, plan: Plan, given: Mapping[str, torch.Tensor], caller: Stream) -> None:
         execution, ask = self._execution, self._asker.ask
         if plan.profile != self._profile:
             self._profile = _UNSET
-            handle = self._lane.begin()
+            handle = self._lane.begin(caller)
             try:
                 ask(
                     f"choose profile {plan.profile}",
@@ -164,10 +171,6 @@ class Context:
         )
         self._addresses[name] = address
 
-    @property
-    def _null(self) -> int:
-        return self._spare.data_ptr()
-
     # -- outputs
 
     def _allocate(self, plan: Plan) -> list[torch.Tensor | None]:
@@ -198,11 +201,7 @@ class Context:
         else:
             del self._allocators[name]
 
-    def _collect(
-        self, plan: Plan, results: Sequence[torch.Tensor | None]
-    ) -> list[torch.Tensor]:  # fmt: skip
-        if any(slot.on_host for slot in self._outputs):
-            self._device.stream().synchronize()
+    def _collect(self, results: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
         made = []
         for slot, result in zip(self._outputs, results, strict=True):
             if result is None:

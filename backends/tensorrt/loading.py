@@ -14,6 +14,7 @@ from rewright.backends.tensorrt.device import Device
 from rewright.backends.tensorrt.execution import Context
 from rewright.backends.tensorrt.library import Library
 from rewright.backends.tensorrt.log import JOURNAL, LOG
+from rewright.backends.tensorrt.needs import Feature
 from rewright.backends.tensorrt.slots import Slot, read_slots
 from rewright.errors import EngineError, SettingsError
 
@@ -112,7 +113,11 @@ def load_engine(engine: Engine, asker: Asker, device: Device, options: RunOption
     library, name = asker.library, asker.name
     refusal = _refusal(engine, library, device)
     if refusal is not None:
-        raise EngineError(f"the engine of @{name} can't run here: {refusal}", engine=name)
+        raise EngineError(
+            f"the engine of @{name} can't run here: {refusal}",
+            engine=name,
+            hint="compile for the machine that the program runs on, and there",
+        )
     with device.active():
         # torch makes the CUDA context that TensorRT needs to be there.
         spare = torch.empty(device.alignment, dtype=torch.uint8, device=device.torch_device)
@@ -144,9 +149,16 @@ def _refusal(engine: Engine, library: Library, device: Device) -> str | None:
     return None
 
 
+_DIAGNOSED: Final = (
+    Feature("Runtime.get_engine_validity"),
+    Feature("EngineValidity"),
+    Feature("EngineInvalidityDiagnostics"),
+)
+
+
 def _diagnosis(runtime: Any, data: bytes, library: Library) -> Sequence[str]:
     """What TensorRT finds wrong with an engine, where it can tell."""
-    if not library.has("Runtime.get_engine_validity"):
+    if not all(library.has(feature.path) for feature in _DIAGNOSED):
         return ()
     trt = library.module
     validity, bits = runtime.get_engine_validity(data)
@@ -169,32 +181,66 @@ def _limit_weights(cuda_engine: Any, budget: int, asker: Asker) -> None:
 
 def _configure(loaded: Loaded, options: RunOptions) -> None:
     """Makes what contexts are made with, where this TensorRT has something to set there."""
-    asker = loaded.asker
-    library = asker.library
-    wanted = {
-        "specialization": options.specialization,
-        "internal_graphs": options.internal_graphs,
-        "runtime_cache": options.runtime_cache,
-    }
-    if not library.has("IRuntimeConfig.create_runtime_cache"):
-        for setting, value in wanted.items():
-            if value:
-                raise SettingsError(
-                    f"{library.name} has no {setting}", setting=setting,
-                    hint="it is for TensorRT for RTX, which compiles kernels as it runs",
-                )  # fmt: skip
+    asker, library, trt = loaded.asker, loaded.asker.library, loaded.asker.library.module
+    _check_settings(library, options)
+    if not library.has("ICudaEngine.create_runtime_config") or not _has(library, "runtime_cache"):
         return
-    trt = library.module
-    create = loaded.cuda_engine.create_runtime_config
-    runtime_config = asker.ask("make a runtime configuration", create)
+    ask, tell = asker.ask, asker.tell
+    runtime_config = ask("make a runtime configuration", loaded.cuda_engine.create_runtime_config)
     if options.specialization is not None:
         strategies = trt.DynamicShapesKernelSpecializationStrategy
         chosen = getattr(strategies, options.specialization.upper())
-        runtime_config.dynamic_shapes_kernel_specialization_strategy = chosen
+        name = "dynamic_shapes_kernel_specialization_strategy"
+        tell("set the specialization", setattr, runtime_config, name, chosen)
     if options.internal_graphs:
-        runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    runtime_cache = asker.ask("make a runtime cache", runtime_config.create_runtime_cache)
+        captured = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        tell("set the CUDA graphs", setattr, runtime_config, "cuda_graph_strategy", captured)
+    runtime_cache = ask("make a runtime cache", runtime_config.create_runtime_cache)
     if options.runtime_cache and not runtime_cache.deserialize(options.runtime_cache):
         LOG.info("the runtime cache of @%s is of another machine or version: not used", asker.name)
-    asker.ask("set the runtime cache", runtime_config.set_runtime_cache, runtime_cache)
+    ask("set the runtime cache", runtime_config.set_runtime_cache, runtime_cache)
     loaded.runtime_config, loaded.runtime_cache = runtime_config, runtime_cache
+
+
+_NEEDED: Final = {
+    "specialization": (
+        Feature("DynamicShapesKernelSpecializationStrategy"),
+        Feature("IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy"),
+    ),
+    "internal_graphs": (
+        Feature("CudaGraphStrategy"),
+        Feature("IRuntimeConfig.cuda_graph_strategy"),
+    ),
+    "runtime_cache": (
+        Feature("IRuntimeCache"),
+        Feature("IRuntimeConfig.create_runtime_cache"),
+        Feature("IRuntimeConfig.set_runtime_cache"),
+    ),
+}
+"""What a library must have for an option."""
+
+
+def _has(library: Library, option: str) -> bool:
+    return all(library.has(feature.path) for feature in _NEEDED[option])
+
+
+def _check_settings(library: Library, options: RunOptions) -> None:
+    for option in _NEEDED:
+        if getattr(options, option) and not _has(library, option):
+            raise SettingsError(
+                f"{library.name} has no {option}",
+                setting=option,
+                hint="it is for TensorRT for RTX, which compiles kernels as it runs",
+            )
+
+
+def serialized_cache(loaded: Loaded) -> bytes | None:
+    """The kernels compiled so far; None where the engine holds its kernels itself.
+
+    Raises:
+        EngineError: TensorRT can't serialize them.
+    """
+    runtime_cache = loaded.runtime_cache
+    if runtime_cache is None:
+        return None
+    return bytes(loaded.asker.ask("serialize the runtime cache", runtime_cache.serialize))

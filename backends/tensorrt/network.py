@@ -59,6 +59,7 @@ class Network:
         self.node: Node | None = None
         self._kept: list[Any] = []
         self._constants: dict[int, Tensor] = {}
+        self._numbers: dict[tuple[str, torch.dtype, int], Tensor] = {}
         self._names: dict[str, int] = {}
         self._position = JOURNAL.position
 
@@ -236,7 +237,10 @@ class Network:
         if isinstance(value, Tensor):
             return ranked(value.to(dtype), rank)
         if not isinstance(value, sympy.Basic):
-            return self.constant(torch.full((1,) * rank, value, dtype=dtype))
+            key = (repr(value), dtype, rank)
+            if key not in self._numbers:
+                self._numbers[key] = self.constant(torch.full((1,) * rank, value, dtype=dtype))
+            return self._numbers[key]
         size = self.sizes.tensor(value).to(dtype)
         return ranked(size, rank) if rank else squeeze(size, (0,))
 

@@ -1,8 +1,7 @@
 """Running engines: one is loaded once and called from many threads and streams.
 
-    runner = EngineRunner(engine, library, name="segment0")
-    runner.load()                 # EngineError with the reason where it can't run here
-    outputs = runner.run(inputs)  # tensors and numbers, in the order of the graph's
+    runner = load_runner(engine, library)  # EngineError with the reason where it can't run here
+    outputs = runner(*inputs)              # tensors and numbers, in the order of the graph's
 
 What a call costs beyond the engine: its inputs are looked at, memory for its outputs is taken from
 torch's allocator, and addresses that differ from the last call's are set. Shapes are given to
@@ -14,8 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -23,14 +21,19 @@ import torch
 
 from rewright.backends.tensorrt.asking import Asker
 from rewright.backends.tensorrt.build import Engine
-from rewright.backends.tensorrt.device import CudaDevice, Device
+from rewright.backends.tensorrt.device import CudaDevice, Device, Stream
 from rewright.backends.tensorrt.execution import Context, Plan
 from rewright.backends.tensorrt.library import Library
-from rewright.backends.tensorrt.loading import Loaded, RunOptions, load_engine
+from rewright.backends.tensorrt.loading import (
+    Loaded,
+    RunOptions,
+    load_engine,
+    serialized_cache,
+)
 from rewright.backends.tensorrt.slots import Shape, Slot, find_profile
 from rewright.errors import EngineError, InputError
 
-__all__ = ["Counters", "EngineRunner", "Lease", "RunOptions"]
+__all__ = ["Counters", "EngineRunner", "Lease", "RunOptions", "load_runner"]
 
 
 @attrs.frozen
@@ -48,6 +51,21 @@ class Counters:
     plans: int = 0
     bindings: int = 0
     contexts: int = 0
+
+
+def load_runner(
+    engine: Engine, library: Library, options: RunOptions | None = None, *, name: str = "engine",
+    device: Device | None = None,
+) -> EngineRunner:  # fmt: skip
+    """An engine that is loaded and ready to be called; takes what :class:`EngineRunner` takes.
+
+    Raises:
+        EngineError: it can't run here; says why.
+        SettingsError: an option that this TensorRT, or this engine, has not.
+    """
+    runner = EngineRunner(engine, library, options, name=name, device=device)
+    runner.load()
+    return runner
 
 
 class EngineRunner:
@@ -114,11 +132,7 @@ class EngineRunner:
         Raises:
             EngineError: TensorRT can't serialize them.
         """
-        loaded = self._ready()
-        if loaded.runtime_cache is None:
-            return None
-        ask = self._asker.ask
-        return bytes(ask("serialize the runtime cache", loaded.runtime_cache.serialize))
+        return serialized_cache(self._ready())
 
     @property
     def counters(self) -> Counters:
@@ -134,7 +148,8 @@ class EngineRunner:
 
     def _new_context(self, loaded: Loaded | None = None) -> Context:
         context = (loaded or self._ready()).new_context()
-        self._count(contexts=1)
+        with self._lock:
+            self._counts["contexts"] += 1
         return context
 
     # -- running
@@ -164,65 +179,65 @@ class EngineRunner:
                 for slot, place in zip(loaded.inputs, self._places, strict=True)
             ]
             key, plan = self._plan(loaded, given)
-            with self._context(plan) as context:
-                bound = context.plan
-                found, results = context.run(plan, given)
-            self._remember(key, found, bindings=int(bound is not plan))
+            caller = self.device.stream()
+            context, is_leased = self._take(plan, caller)
+            is_bound = context.plan is plan
+            try:
+                plan, results = context.run(plan, given, caller)
+            except BaseException:
+                # The context is in no known state: the next call gets another.
+                if not is_leased:
+                    self._pool.drop()
+                raise
+            if not is_leased:
+                self._pool.give(context)
+            self._remember(key, plan, is_bound)
             return [
                 result if slot.kind is None else result.item()
                 for slot, result in zip(loaded.outputs, results, strict=True)
             ]
 
-    __call__ = run
+    def __call__(self, *values: Any) -> list[Any]:
+        """As :meth:`run`, with a positional argument for each input."""
+        return self.run(values)
 
     def _plan(self, loaded: Loaded, given: Sequence[torch.Tensor]) -> tuple[Any, Plan]:
         """What the sizes of a call lead to: as remembered, or found out."""
-        slots = [loaded.inputs[i] for i in self._varying]
-        sizes = tuple(_sizes(slot, given[i]) for slot, i in zip(slots, self._varying, strict=True))
+        slots = loaded.inputs
+        sizes = tuple([_sizes(slots[i], given[i]) for i in self._varying])
         plan = self._plans.get(sizes)
         if plan is not None:
             return sizes, plan
-        profile = find_profile(slots, sizes, self.name)
-        pairs = list(zip(slots, self._varying, strict=True))
-        shapes = tuple((s.name, tuple(given[i].shape)) for s, i in pairs if s.is_dynamic)
+        profile = find_profile([slots[i] for i in self._varying], sizes, self.name)
+        pairs = [(slots[i], given[i]) for i in self._varying]
+        shapes = tuple((slot.name, tuple(x.shape)) for slot, x in pairs if slot.is_dynamic)
         # A copy: the caller may write to its own while the run is still to come.
-        host = {slot.name: given[i].clone() for slot, i in pairs if slot.on_host}
+        host = {slot.name: x.clone() for slot, x in pairs if slot.on_host}
         return sizes, Plan(profile, shapes, host)
 
-    def _remember(self, key: Any, plan: Plan, bindings: int) -> None:
+    def _remember(self, key: Any, plan: Plan, is_bound: bool) -> None:
         with self._lock:
-            is_new = key not in self._plans
-            if is_new:
-                self._plans[key] = plan
-                if len(self._plans) > self.options.shapes:
-                    self._plans.popitem(last=False)
-            else:
-                self._plans.move_to_end(key)
-            self._counts.update(runs=1, plans=is_new, bindings=bindings)
-
-    def _count(self, **counts: int) -> None:
-        with self._lock:
-            self._counts.update(counts)
+            counts, plans = self._counts, self._plans
+            counts["runs"] += 1
+            counts["bindings"] += not is_bound
+            if key in plans:
+                plans.move_to_end(key)
+                return
+            counts["plans"] += 1
+            plans[key] = plan
+            if len(plans) > self.options.shapes:
+                plans.popitem(last=False)
 
     # -- contexts
 
-    @contextmanager
-    def _context(self, plan: Plan) -> Iterator[Context]:
-        """A context that is this call's alone meanwhile."""
+    def _take(self, plan: Plan, caller: Stream) -> tuple[Context, bool]:
+        """A context that is this call's alone, and whether this thread holds a lease of it."""
         lease: Lease | None = getattr(self._leases, "current", None)
         if self.device.capturing():
             self._check_capture(plan, lease)
         if lease is not None:
-            yield lease.context
-            return
-        context = self._pool.take(plan, self.device.stream().cuda_stream)
-        try:
-            yield context
-        except BaseException:
-            # In no known state: the next call gets another.
-            self._pool.drop()
-            raise
-        self._pool.give(context)
+            return lease.context, True
+        return self._pool.take(plan, caller.cuda_stream), False
 
     def _check_capture(self, plan: Plan, lease: Lease | None) -> None:
         """Raises where the run can't be captured into a CUDA graph."""
@@ -266,12 +281,14 @@ def _sizes(slot: Slot, tensor: torch.Tensor) -> Shape:
 class Lease:
     """A context of its holder's own; within ``with`` this thread's runs use it.
 
-    lease = runner.lease()
-    with lease:
-        program(x)                       # warms up
-        with torch.cuda.graph(graph):
-            program(x)
-    ...                                  # the graph may be replayed as long as the lease is kept
+        lease = runner.lease()
+        with lease:
+            runner(x)                          # warms up
+            with torch.cuda.graph(graph):
+                runner(x)
+        graph.replay()                         # as long as the lease is kept
+
+    For one thread at a time.
     """
 
     def __init__(self, context: Context, leases: Any) -> None:

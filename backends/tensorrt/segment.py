@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rewright.backends.tensorrt.build import BuildOptions, Engine, build_engine
+from rewright.backends.tensorrt.cache import cached_engine
 from rewright.backends.tensorrt.declaration import supports
 from rewright.backends.tensorrt.library import Library
 from rewright.errors import EngineError, FallbackWarning
@@ -129,8 +130,11 @@ class Segment:
         return lambda *operands: run(*(operands[at] for at in inputs))
 
     def _build(self, constants: Mapping[str, Tensor]) -> Engine:
-        with torch.inference_mode(False), torch.no_grad():
+        def build() -> Engine:
             return build_engine(self.graph, self.library, self.options, constants=constants)
+
+        with torch.inference_mode(False), torch.no_grad():
+            return cached_engine(self.graph, self.library, self.options, constants, build)
 
     def _report(self, error: EngineError) -> None:
         """Says once that the engine can't run here."""

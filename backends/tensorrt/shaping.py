@@ -24,7 +24,7 @@ def reshape(x: Tensor, sizes: Sizes) -> Tensor:
     if sizes == x.shape and is_static(sizes):
         return x
     if x.value is not None and is_static(sizes):
-        return x.net.constant(x.value.reshape(sizes))
+        return x.net.constant(x.value.reshape(sizes))  # type: ignore[arg-type]
     plain = _placeholders(x, sizes)
     if plain is not None:
         return x.net.layer("add_shuffle", x, reshape_dims=plain, zero_is_placeholder=False)

@@ -164,12 +164,13 @@ def read_slots(
 
 
 def _slot(cuda_engine: Any, trt: Any, port: Port, dtypes: Mapping[Any, torch.dtype]) -> Slot:
-    name, kind, dims = port.name, None, ()
-    match port.value.type:
-        case TensorType(shape=shape):
-            dims = shape
-        case ScalarType(kind=kind, expr=expr):
-            dims = () if expr is None else (expr,)
+    name, stated = port.name, port.value.type
+    kind: str | None = None
+    dims: tuple[Any, ...] = ()
+    if isinstance(stated, TensorType):
+        dims = stated.shape
+    elif isinstance(stated, ScalarType):
+        kind, dims = stated.kind, () if stated.expr is None else (stated.expr,)
     shape = tuple(cuda_engine.get_tensor_shape(name))
     on_host = cuda_engine.get_tensor_location(name) == trt.TensorLocation.HOST
     is_input = cuda_engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
@@ -178,7 +179,7 @@ def _slot(cuda_engine: Any, trt: Any, port: Port, dtypes: Mapping[Any, torch.dty
         count = cuda_engine.num_optimization_profiles
         bounds = tuple(_bounds(cuda_engine, name, number, on_host) for number in range(count))
     dtype = dtypes[cuda_engine.get_tensor_dtype(name)]
-    return Slot(name, dtype, shape, tuple(dims), kind, on_host, bounds)
+    return Slot(name, dtype, shape, dims, kind, on_host, bounds)
 
 
 def _bounds(cuda_engine: Any, name: str, profile: int, on_host: bool) -> Bounds:

@@ -97,7 +97,7 @@ class Tensor:
         """``operation(self)``."""
         return self.net.layer("add_unary", self, operation)
 
-    def activation(self, kind: Act, **constants: float) -> Tensor:
+    def activation(self, kind: Act, **constants: Any) -> Tensor:
         """``kind(self)``, with constants ``alpha`` and ``beta`` where it has some."""
         return self.net.layer("add_activation", self, kind, **constants)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._C import _nn
 
 from rewright.backends.torch.runtime import restride
-from rewright.ir.graph import Node, Value
+from rewright.ir.graph import Node
 from rewright.ir.ops import Op
 from rewright.ir.rw_ops import ACTIVATIONS
 from rewright.ir.types import TensorType
@@ -126,11 +126,8 @@ def scaled_dot_product_attention(
 
 def _one_dtype(node: Node) -> bool:
     """Whether all operands are of one dtype: torch's kernels ask for that."""
-    return len({value.type.dtype for value in node.operands if _is_tensor(value)}) == 1
-
-
-def _is_tensor(value: Value) -> bool:
-    return isinstance(value.type, TensorType)
+    types = [value.type for value in node.operands]
+    return len({item.dtype for item in types if isinstance(item, TensorType)}) == 1
 
 
 @implements("rw.layer_norm", when=_one_dtype)

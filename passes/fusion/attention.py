@@ -19,7 +19,7 @@ then the mask must be known to leave something.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 import torch
@@ -32,9 +32,6 @@ from rewright.passes.patterns import either, maybe_cast
 from rewright.passes.reasons import NoMatch
 from rewright.passes.rule import REFOLD, Rule
 from rewright.passes.variables import FLOATS, Attr, Maybe, Rest, Tensor
-
-if TYPE_CHECKING:
-    from rewright.passes.proof.draw import Draw
 
 HEADS: Final = (3, 4)
 """The ranks of queries: ``[batch * heads, queries, dim]``, or ``[batch, heads, queries, dim]``."""
@@ -137,23 +134,6 @@ def _scale(s: Any, d: Any) -> float:
     return 1.0 / d if d is not None else 1.0 if s is None else float(s)
 
 
-def _example(draw: Draw) -> dict[str, Any]:
-    """Types of queries, keys, values and masks that belong together, mostly."""
-    *batch, heads, queries, keys, dim = draw.sizes(draw.choice((4, 5, 5)))
-    many = draw.choice((heads, heads, heads, 1))
-    near = dim if draw.chance(0.9) else keys
-    mask = draw.choice(((queries, keys), (1, keys), (*batch, 1, queries, keys)))
-    return {
-        "q": draw.tensor(*batch, heads, queries, dim),
-        "k": draw.tensor(*batch, many, keys, dim),
-        "t": draw.tensor(*batch, many, dim, keys),
-        "v": draw.tensor(*batch, many, keys, near),
-        "m": draw.tensor(*mask),
-        "n": draw.tensor(queries, keys),
-        "hidden": draw.tensor(*mask, dtype=torch.bool),
-    }
-
-
 class AttentionFormula(Rule):
     """softmax(q @ t * s + m) @ v  ->  rw.attention(q, tᵀ, v, m, scale=s)"""
 
@@ -226,6 +206,18 @@ class WideAttention(Rule):
 
     def replace(self, q, k, v, s, d, m):
         return rw.attention(q, k, v, m, scale=_scale(s, d))
+
+    def example(self, draw):
+        *batch, heads, queries, keys, dim = draw.sizes(draw.choice((4, 5, 5)))
+        many = draw.choice((heads, heads, heads, 1))
+        near = dim if draw.chance(0.9) else keys
+        mask = draw.choice(((queries, keys), (1, keys), (*batch, 1, queries, keys)))
+        return {
+            "q": draw.tensor(*batch, heads, queries, dim),
+            "k": draw.tensor(*batch, many, keys, dim),
+            "v": draw.tensor(*batch, many, keys, near),
+            "m": draw.tensor(*mask),
+        }
 
 
 class FilledAttention(Rule):

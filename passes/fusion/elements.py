@@ -50,7 +50,7 @@ class Study:
                 self.depth += 1
                 fact = follow(self, node)
                 self.depth -= 1
-            self.known[value] = self._without_units(fact, value)
+            self.known[value] = self._without_units(_as_held(fact, value), value)
         return self.known[value]
 
     def item(self, item: Any) -> Fact:
@@ -135,6 +135,17 @@ def _filled(name: str | None, number: float = 0) -> Callable[[Study, Node], Fact
         return _as_dtype(study.item(node.arg(name) if name else number), _dtype(node))
 
     return follow
+
+
+def _as_held(fact: Fact, value: Value) -> Fact:
+    """`fact` as a value of its dtype holds it: rounded; None where that is of another kind."""
+    if not isinstance(value.type, TensorType):
+        return None
+    dtype = value.type.dtype
+    if dtype.is_floating_point:
+        return _as_dtype(fact, dtype) if isinstance(fact, Choice) else None
+    held = Condition if dtype == torch.bool else Affine
+    return fact if isinstance(fact, held) else None
 
 
 def _as_dtype(fact: Fact, dtype: torch.dtype) -> Fact:
@@ -464,7 +475,10 @@ def _cumsum(study: Study, node: Node) -> Fact:
     number = {NEVER: 0, ALWAYS: 1}.get(fact) if isinstance(fact, Condition) else None
     if isinstance(fact, Affine) and not fact.factors and isinstance(fact.const, int):
         number = int(fact.const)
-    return None if number is None else Affine(number, frozenset({(dim, number)} if number else ()))
+    if number is None:
+        return None
+    grows = number and _shape(node.result)
+    return Affine(number, frozenset({(dim, number)} if grows else ()))
 
 
 # --------------------------------------------------------------------------- the table

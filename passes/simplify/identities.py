@@ -11,7 +11,8 @@
     abs(-x)                                ->  abs(x)
     max(x, x),  min(x, x)                  ->  x
 
-``x + 0`` is not ``x`` for a floating x, which may be -0.0; ``x * 0`` is not 0 for inf and nan.
+``x + 0`` and ``x - -0.0`` are not ``x`` for a floating x, which may be -0.0;
+``x * 0`` is not 0 for inf and nan.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class DropNeutralOperand(Rule):
     """x * 1, x / 1, x - 0, x ** 1  ->  x      for floating x"""
 
     def pattern(self, x: Tensor(dtype=FLOATS)):
-        return either(x * 1, x / 1, x - 0, x**1)
+        return either(x * 1, x / 1, x - 0.0, x**1)  # x - -0.0 is x + 0
 
     def replace(self, x):
         return x

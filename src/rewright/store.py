@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -38,14 +39,12 @@ import attrs
 from rewright.digest import digest
 from rewright.errors import ArtifactError, SettingsError
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows: left files are told by their age alone
-    fcntl = None  # type: ignore[assignment]
-
 __all__ = ["DEFAULT_LIMIT", "Entry", "Info", "Store", "default_store", "format_size", "parse_size"]
 
 LOG: Final = logging.getLogger("rewright.cache")
+
+_fcntl: Final[Any] = import_module("fcntl") if os.name == "posix" else None
+"""File locks. Where there are none, the files of killed writers are told by their age."""
 
 DEFAULT_LIMIT: Final = 10 << 30
 """Bytes that are kept where nobody says otherwise."""
@@ -139,7 +138,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            _warn_once(f"the cache can't be read: {error}")
+            _warn_once(f"the cache in {self.folder} can't be read: {error.strerror}")
             return None
 
     def put(self, key: str, data: bytes, metadata: Mapping[str, Any]) -> bool:
@@ -163,7 +162,10 @@ class Store:
             self._write(path, pieces)
             self._trim(path)
         except OSError as error:
-            _warn_once(f"the cache can't be written to, and nothing is kept: {error}")
+            _warn_once(
+                f"the cache in {self.folder} can't be written to, and nothing is kept: "
+                f"{error.strerror}"
+            )
             return False
         return True
 
@@ -328,18 +330,18 @@ def _inspect(path: Path, stat: os.stat_result) -> Info | None:
 
 def _lock(file: BinaryIO) -> None:
     """Locks a file until it is closed, or the process ends; where there are no locks, does not."""
-    if fcntl is not None:
+    if _fcntl is not None:
         with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
 
 
 def _is_abandoned(path: Path, age: float) -> bool:
     """Whether nobody is writing this unfinished file anymore."""
-    if fcntl is None or age >= _ABANDONED:
+    if _fcntl is None or age >= _ABANDONED:
         return age >= _ABANDONED
     try:
         with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
     except OSError:  # somebody holds it, or it is gone, or there are no locks here
         return False
     return True

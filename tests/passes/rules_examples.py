@@ -45,6 +45,9 @@ class FoldBatchNorm(Rule):
         y = conv(x, w, b)
         return aten.batch_norm(y, gamma, beta, mean, var, training=False, eps=eps, **_)
 
+    def where(self, x, w):
+        return x.rank == w.rank or NoMatch("{0} has no dimension for the batch", x)
+
     def replace(self, x, w, b, gamma, beta, mean, var, eps, conv):
         k = aten.rsqrt(var.wide() + eps)
         k = k if gamma is None else k * gamma

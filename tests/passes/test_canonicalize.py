@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import rewright
-from rewright.passes import Pipeline
+from rewright.passes import Pipeline, Rule, apply_rules, aten
 from rewright.passes.registry import all_rules
 from rewright.passes.simplify import casts, identities, logic, scalars, shapes, slices
 from rewright.passes.simplify.canonicalize import Canonicalize
@@ -105,3 +105,18 @@ def test_rules_can_be_left_out():
     assert ops(made) == ["aten.mul.Tensor"]
     Pipeline.parse("canonicalize{only=[drop-neutral-operand]}").run(made)
     assert ops(made) == []
+
+
+def test_a_zero_in_a_pattern_is_no_negative_zero():
+    class DropZero(Rule):
+        """x + 0  ->  relu(x)"""
+
+        def pattern(self, x):
+            return x + 0
+
+        def replace(self, x):
+            return aten.relu(x)
+
+    for number, fires in ((0, True), (0.0, True), (-0.0, False)):
+        made = graph(f"%a = aten.add.Tensor(%x, {number}) : f32[4, 4]\nreturn %a : f32[4, 4]")
+        assert apply_rules(made, [DropZero]).changed == fires, number

@@ -17,10 +17,10 @@ FOUND = {
     ("llama", "eager"): (2, 2, 5, 15, 9),
     ("llama", "sdpa"): (2, 2, 5, 15, 9),
     ("gpt2", "eager"): (2, 2, 5, 9, 9),
-    ("vit", "eager"): (2, 2, 5, 13, 9),
+    ("vit", "eager"): (2, 2, 5, 14, 10),
     ("t5", "sdpa"): (6, 0, 12, 37, 23),
     ("whisper", "eager"): (6, 6, 12, 33, 23),
-    ("clip", "sdpa"): (4, 2, 11, 27, 19),
+    ("clip", "sdpa"): (4, 2, 11, 28, 20),
     ("unet2d_condition", "eager"): (8, 8, 33, 50, 32),
 }
 DYNAMIC = {("llama", "eager"), ("bert", "sdpa"), ("vit", "eager")}

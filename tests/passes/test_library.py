@@ -36,7 +36,7 @@ def keeps_its_numbers(
     for inputs in runs:
         try:
             expected = interpret(graph, inputs)
-        except (NotImplementedError, RuntimeError):  # shape rules take more than kernels do
+        except (NotImplementedError, RuntimeError, IndexError):  # types say less than kernels do
             reject()
         found = interpret(after, inputs)
         pairs = zip(

@@ -80,8 +80,8 @@ def meshgrid(call: Call, tensors: list[Tensor], indexing: str = "ij") -> list[Te
     if indexing == "xy" and len(order) > 1:
         order[:2] = [1, 0]
     made = []
-    for x, axis, result in zip(tensors, order, call.node.results, strict=True):
+    for x, axis, sizes in zip(tensors, order, call.all_sizes, strict=True):
         flat = x if x.rank else unsqueeze(x, (0,))
         wide = unsqueeze(flat, [dim for dim in range(len(tensors)) if dim != axis])
-        made.append(expand(wide, result.type.shape))
+        made.append(expand(wide, sizes))
     return made

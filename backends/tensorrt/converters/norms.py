@@ -13,7 +13,7 @@ from rewright.backends.tensorrt.dtypes import FLOATS
 from rewright.backends.tensorrt.enums import ActivationType as Act
 from rewright.backends.tensorrt.enums import ReduceOperation as Reduce
 from rewright.backends.tensorrt.enums import UnaryOperation as Unary
-from rewright.backends.tensorrt.needs import Constant, OneOf, Rank, That, Unused
+from rewright.backends.tensorrt.needs import Constant, Need, OneOf, Rank, That, Unused
 from rewright.backends.tensorrt.reducing import mask_of, mean, reduce
 from rewright.backends.tensorrt.shaping import reshape, unsqueeze
 from rewright.backends.tensorrt.tensor import Tensor
@@ -40,8 +40,10 @@ def _layer_norm(call: Call, x: Tensor, weight: Tensor | None, bias: Tensor | Non
         deeper = _layer_norm(call, unsqueeze(x, (0,)), weight, bias, dims, eps)
         return reshape(deeper, call.sizes)
     axes = tuple(range(x.rank - dims, x.rank))
-    sides = [_side(call, x, axes, given, fill) for given, fill in ((weight, 1.0), (bias, 0.0))]
-    return normalize(call, x, axes, *sides, eps)
+    scale, shift = (
+        _side(call, x, axes, given, fill) for given, fill in ((weight, 1.0), (bias, 0.0))
+    )
+    return normalize(call, x, axes, scale, shift, eps)
 
 
 def _side(call: Call, x: Tensor, axes: Sequence[int], given: Tensor | None,
@@ -194,7 +196,7 @@ def instance_norm(call: Call, input: Tensor, weight: Tensor | None, bias: Tensor
 
 # --------------------------------------------------------------------------- batches
 
-_STATISTICS: Final = (
+_STATISTICS: Final[tuple[Need, ...]] = (
     *(Constant(name) for name in ("running_mean", "running_var")),
     That(
         "statistics of its own",

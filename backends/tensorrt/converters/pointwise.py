@@ -17,7 +17,7 @@ from rewright.backends.tensorrt.declaration import Call, converts
 from rewright.backends.tensorrt.dtypes import FLOATS, INTEGERS, NUMBERS
 from rewright.backends.tensorrt.enums import ActivationType as Act
 from rewright.backends.tensorrt.enums import UnaryOperation as Unary
-from rewright.backends.tensorrt.needs import OneOf
+from rewright.backends.tensorrt.needs import OneOf, Unused
 from rewright.backends.tensorrt.tensor import Tensor
 
 # --------------------------------------------------------------------------- one layer
@@ -110,6 +110,9 @@ _declare_tables()
 # --------------------------------------------------------------------------- formulas of one tensor
 
 
+_SELU: Final = (1.6732632423543772, 1.0507009873554805)
+"""SELU's alpha and scale (Klambauer et al., 2017)."""
+
 FORMULAS: Final[dict[str, tuple[str, Callable[[Tensor], Tensor]]]] = {
     "deg2rad": ("x * π/180", lambda x: x * (math.pi / 180)),
     "erfc": ("1 - erf(x)", lambda x: 1.0 - x.unary(Unary.ERF)),
@@ -133,8 +136,6 @@ FORMULAS: Final[dict[str, tuple[str, Callable[[Tensor], Tensor]]]] = {
 }
 """Floating-point functions of one tensor: in words, and on tensors."""
 
-_SELU: Final = (1.6732632423543772, 1.0507009873554805)
-
 
 def _formula(compute: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return wide(lambda call, self: compute(self))
@@ -144,7 +145,11 @@ for _name, (_words, _compute) in FORMULAS.items():
     converts(f"aten.{_name}", dtypes=FLOAT_OUT, formula=_words)(_formula(_compute))
 
 
-@converts("aten.log_sigmoid_forward", dtypes={"self": FLOATS, "out": FLOATS})
+@converts(
+    "aten.log_sigmoid_forward",
+    dtypes={"self": FLOATS, "out": FLOATS},
+    needs=[Unused((1,), "what only a gradient needs")],
+)
 def log_sigmoid(call: Call, self: Tensor) -> tuple[Tensor, None]:
     """min(x, 0) - log1p(exp(-|x|))"""
     return formulas.log_sigmoid(self.wide()).to(call.dtype), None

@@ -57,7 +57,7 @@ def _scale(call: Call, scale: Any) -> Tensor:
 
 def _quantized(call: Call, x: Tensor, scale: Tensor, low: Any, axis: int | None = None) -> Tensor:
     """`x` rounded and clipped as torch's formula has it, by TensorRT's layer."""
-    settings = {} if axis is None else {"axis": axis}
+    settings: dict[str, Any] = {} if axis is None else {"axis": axis}
     along = scale if axis is None else unsqueeze(scale, range(1, x.rank - axis))
     if call.dtype is not torch.int8:
         # torch's formula rounds to whole numbers, whatever it stores them in

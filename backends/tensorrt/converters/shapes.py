@@ -191,19 +191,21 @@ def select(call: Call, self: Tensor, dim: int, index: Any) -> Tensor:
 @converts("aten.split.Tensor", "aten.split_with_sizes", "aten.chunk", "aten.split.sizes",
           "aten.unsafe_split.Tensor", "aten.tensor_split.sections", dtypes=ANY)  # fmt: skip
 def split(call: Call, self: Tensor, split_size: Any = None, split_sizes: Any = None,
-          chunks: Any = None, sections: Any = None, dim: int = 0) -> list[Tensor]:  # fmt: skip
+          chunks: Any = None, sections: Any = None,
+          dim: int = 0) -> list[Tensor | None]:  # fmt: skip
     """SLICE for each part"""
     shape, axis = call.shape("self"), dim % self.rank
-    parts, start = [], 0
-    for result in call.node.results:
-        size = result.type.shape[axis]
+    parts: list[Tensor | None] = []
+    start: Any = 0
+    for result, sizes in zip(call.node.results, call.all_sizes, strict=True):
+        size = sizes[axis]
         parts.append(narrow(self, axis, start, size, shape) if result.has_uses else None)
         start = simplify(start + size)
     return parts
 
 
 @converts("aten.unbind.int", dtypes=ANY)
-def unbind(call: Call, self: Tensor, dim: int) -> list[Tensor]:
+def unbind(call: Call, self: Tensor, dim: int) -> list[Tensor | None]:
     """SLICE and SHUFFLE for each part"""
     shape, axis = call.shape("self"), dim % self.rank
     return [

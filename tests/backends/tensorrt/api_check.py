@@ -32,6 +32,12 @@ OBJECTS: Final = {
     "loop": "ILoop",
     "conditional": "IIfConditional",
     "recurrence": "IRecurrenceLayer",
+    "runtime": "Runtime",
+    "cuda_engine": "ICudaEngine",
+    "execution": "IExecutionContext",
+    "_execution": "IExecutionContext",
+    "runtime_config": "IRuntimeConfig",
+    "runtime_cache": "IRuntimeCache",
 }
 """The classes of variables and attributes, by their names."""
 

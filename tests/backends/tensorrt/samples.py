@@ -83,10 +83,10 @@ EXTRA: Final[dict[str, Callable[[Make], list[tuple[Any, ...]]]]] = {
     "aten._unsafe_index.Tensor": lambda t: [(t(3, 4), [None, torch.tensor([1, 3, 0])])],
     "aten._unsafe_index_put": lambda t: [(t(3, 4), [torch.tensor([2, 0])], t(2, 4))],
     "aten._native_batch_norm_legit": lambda t: [
-        (t(3, 4, 5), t(4), t(4), t(4), t(4).abs() + 1, False, 0.1, 1e-5)
+        (t(3, 4, 5), t(4), t(4), t(4), t(4) * t(4) + 1, False, 0.1, 1e-5)
     ],
     "aten._native_batch_norm_legit_no_training": lambda t: [
-        (t(3, 4, 5), t(4), None, t(4), t(4).abs() + 1, 0.1, 1e-5)
+        (t(3, 4, 5), t(4), None, t(4), t(4) * t(4) + 1, 0.1, 1e-5)
     ],
     "aten._pad_circular": lambda t: [(t(2, 3, 4, 5), [1, 2, 0, 1])],
     "aten._reshape_copy": lambda t: [(t(3, 4), (2, 6))],
@@ -250,18 +250,25 @@ class Case:
     calls: tuple[tuple[torch.Tensor, ...], ...]
 
 
-def static_case(sample: Sample, constants: Sequence[str] = ()) -> Case | None:
-    """The call of a sample; arguments named in `constants` become constants of the graph.
+def static_case(
+    sample: Sample, constants: Sequence[str] = (), unused: Sequence[int] = ()
+) -> Case | None:
+    """The call of a sample.
+
+    Arguments named in `constants` become constants of the graph; results of the numbers `unused`
+    are no outputs of it.
 
     None where torch has no such call: the table above knows nothing of dtypes.
     """
     try:
-        return _case(sample, constants, {})
+        return _case(sample, constants, unused, {})
     except InferenceError:
         return None
 
 
-def dynamic_case(sample: Sample, constants: Sequence[str] = ()) -> Case | None:
+def dynamic_case(
+    sample: Sample, constants: Sequence[str] = (), unused: Sequence[int] = ()
+) -> Case | None:
     """The call with sizes that vary, as many as the operator lets; None where it lets none.
 
     Equal sizes vary together, from what they are in the sample up to twice that. The calls are at
@@ -272,7 +279,7 @@ def dynamic_case(sample: Sample, constants: Sequence[str] = ()) -> Case | None:
     for varying in [sizes] if len(sizes) < 2 else [sizes, *([n] for n in sizes)]:
         try:
             if varying:
-                return _case(sample, constants, {n: 2 * n for n in varying})
+                return _case(sample, constants, unused, {n: 2 * n for n in varying})
         except (RewrightError, RuntimeError):  # torch's own rule asks for the values of a tensor
             continue
     return None
@@ -282,7 +289,12 @@ def _is_tensor(item: Any) -> bool:
     return isinstance(item, torch.Tensor)
 
 
-def _case(sample: Sample, constants: Sequence[str], largest: Mapping[int, int]) -> Case:
+def _case(
+    sample: Sample,
+    constants: Sequence[str],
+    unused: Sequence[int],
+    largest: Mapping[int, int],
+) -> Case:
     op = get_op(sample.op)
     named = op.bind(sample.args, sample.kwargs)
     graph, given = Graph("main"), []
@@ -307,7 +319,7 @@ def _case(sample: Sample, constants: Sequence[str], largest: Mapping[int, int]) 
 
     arguments = {name: put(name, item) for name, item in named.items() if name != "generator"}
     node = Builder(graph).insert(op, arguments)
-    graph.set_outputs(node.results)
+    graph.set_outputs([x for i, x in enumerate(node.results) if i not in unused])
     scales = [dict.fromkeys(largest, 1.0), dict.fromkeys(largest, 1.5), dict.fromkeys(largest, 2.0)]
     steps = scales if largest else [{}]
     calls = tuple(tuple(_grown(x, step) for x in given) for step in steps)

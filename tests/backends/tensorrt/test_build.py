@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 
 import pytest
 import torch
+from rich.console import Console
 
-from rewright.backends.tensorrt.build import BuildOptions, build_engine, build_network
+from rewright.backends.tensorrt.bars import bars
+from rewright.backends.tensorrt.build import (
+    BuildOptions,
+    build_engine,
+    build_network,
+    build_networks,
+)
 from rewright.backends.tensorrt.emitter import Emitted, emit
 from rewright.backends.tensorrt.network import Network
 from rewright.backends.tensorrt.profiles import profiles
@@ -169,3 +177,38 @@ def test_refusals_name_the_node() -> None:
     assert error.value.where == "model.py:7 (mlp)"
     assert error.value.op == "aten._to_copy"
     assert error.value.backend == "tensorrt"
+
+
+def test_several_at_a_time() -> None:
+    emitted = [emit(_linear(), rtx()) for _ in range(3)]
+    engines = build_networks(emitted, BuildOptions(), workers=2)
+    assert [engine.inputs for engine in engines] == [item.inputs for item in emitted]
+
+
+def test_a_failure_stops_the_others_and_is_the_one_that_is_raised() -> None:
+    net = Network(rtx(), "sparse")
+    x = net.add_input("x", torch.float32, (4, 4))
+    net.mark_output("places", net.layer("add_non_zero", x))
+    bad = Emitted(net, Graph("sparse"), (), ())
+    with pytest.raises(EngineError, match="could not build @sparse"):
+        build_networks(
+            [bad, *(emit(_linear(), rtx()) for _ in range(3))], BuildOptions(), workers=1
+        )
+
+
+def test_bars_show_the_phases_of_a_build() -> None:
+    shown = io.StringIO()
+    with bars(Console(file=shown, force_terminal=True, width=100)) as watcher:
+        assert watcher is not None
+        watcher.started("Building", None, 2)
+        watcher.started("Tactics", "Building", 4)
+        watcher.stepped("Tactics", 1)
+        watcher.finished("Tactics")
+        watcher.stepped("Building", 0)
+    assert "Building" in shown.getvalue()
+    assert "1/2" in shown.getvalue()
+
+
+def test_no_bars_where_nobody_looks() -> None:
+    with bars(Console(file=io.StringIO())) as watcher:
+        assert watcher is None

@@ -1,7 +1,7 @@
 """Every converter, on torch's own samples: a real network evaluated, and a real engine built.
 
-The quick part takes two samples of each operator in f32 and i64, the slow part eight in every
-dtype. Each is tried with fixed sizes and with sizes that vary, at the least, a middle and the
+The quick part takes two samples of each operator in f32 and one in i64, the slow part eight in
+every dtype. Each is tried with fixed sizes and with sizes that vary, at the least, a middle and the
 largest of their range.
 """
 
@@ -16,7 +16,7 @@ import torch
 from rewright.backends.tensorrt.build import BuildOptions, build_network
 from rewright.backends.tensorrt.declaration import converters, supports
 from rewright.backends.tensorrt.emitter import emit
-from rewright.backends.tensorrt.needs import Constant
+from rewright.backends.tensorrt.needs import Constant, Unused
 from rewright.ir.interpreter import interpret
 from tests.backends.tensorrt.checking import assert_same, evaluate, rtx
 from tests.backends.tensorrt.samples import (
@@ -29,15 +29,26 @@ from tests.backends.tensorrt.samples import (
 )
 
 OPS: Final = sorted(name for name in converters() if name.startswith("aten."))
-QUICK: Final = (torch.float32, torch.int64)
+QUICK: Final = {torch.float32: 2, torch.int64: 1}
 CASES: Final = [
-    *(pytest.param(op, dtype, 2, id=f"{op}-{dtype}") for op in OPS for dtype in QUICK),
+    *(pytest.param(op, dtype, QUICK[dtype], id=f"{op}-{dtype}") for op in OPS for dtype in QUICK),
     *(
         pytest.param(op, dtype, 8, id=f"{op}-{dtype}-all", marks=pytest.mark.slow)
         for op in OPS
         for dtype in DTYPES
     ),
 ]
+
+SLACK: Final = {
+    # torch samples at coordinates that it has rounded to the dtype of the image
+    **dict.fromkeys(("aten.grid_sampler", "aten.grid_sampler_2d"), 5.0),
+    # the layer has no scale, so queries are scaled (and rounded) before it
+    **dict.fromkeys(
+        ("aten.scaled_dot_product_attention", "aten._scaled_dot_product_flash_attention_for_cpu"),
+        5.0,
+    ),
+}
+"""How much more than the dtype's tolerance an operator may differ, and why."""
 
 Results = Sequence[torch.Tensor]
 
@@ -65,7 +76,8 @@ def _comparison(op: str, case: Case) -> Callable[[Results, Results, Results], No
         return _shapes_only
     if op in ("aten.topk", "aten.sort", "aten.argsort"):
         return _in_order(case)
-    return lambda args, made, expected: assert_same(made, expected)
+    slack = SLACK.get(op, 1.0)
+    return lambda args, made, expected: assert_same(made, expected, slack)
 
 
 @pytest.mark.slow
@@ -80,11 +92,13 @@ def test_converter(op: str, dtype: torch.dtype, limit: int) -> None:
     """Static and dynamic networks of each sample give torch's numbers, at every size."""
     converter = converters()[op]
     fixed = [need.name for need in converter.needs if isinstance(need, Constant)]
+    unused = [i for need in converter.needs if isinstance(need, Unused) for i in need.results]
     ran = 0
     for sample in samples_of(op, dtype, limit):
-        for case in (static_case(sample, fixed), dynamic_case(sample, fixed)):
+        for make in (static_case, dynamic_case):
+            case = make(sample, fixed, unused)
             if case is not None and _is_taken(case):
-                ran += _check(op, case, build=ran < 2)
+                ran += _check(op, case, build=not ran)
     if not ran:
         pytest.skip(f"no sample of {dtype} that is taken")
 
