@@ -51,6 +51,7 @@ class Context:
         asker: calls TensorRT.
         device: where it runs.
         spare: memory for the addresses of empty tensors, which may not be null.
+        shares_scratch: whether each run is given scratch memory.
 
     Attributes:
         plan: what it was last given the shapes of.
@@ -59,7 +60,7 @@ class Context:
 
     def __init__(
         self, execution: Any, inputs: Sequence[Slot], outputs: Sequence[Slot], asker: Asker,
-        device: Device, spare: torch.Tensor,
+        device: Device, spare: torch.Tensor, shares_scratch: bool = False,
     ) -> None:  # fmt: skip
         self.plan: Plan | None = None
         self.caller: int | None = None
@@ -72,6 +73,8 @@ class Context:
         self._lane = Lane(device)
         self._profile = int(execution.active_optimization_profile)
         self._addresses: dict[str, int] = {}
+        self._shares_scratch = shares_scratch
+        self._scratch = 0
         self._allocators: dict[str, Any] = {}
         self._allocator_class = allocator_class(asker.library.module)
 
@@ -101,6 +104,8 @@ class Context:
             plan = self._inferred(plan)
         self._set_addresses(given)
         results = self._allocate(plan)
+        # Free once this returns: who gets it next is behind the run on the caller's stream.
+        scratch = self._give_scratch()
         handle = self._lane.begin(caller)
         try:
             self._asker.ask("run the engine", self._execution.execute_async_v3, handle)
@@ -109,6 +114,7 @@ class Context:
             raise
         finally:
             self._lane.end()
+        del scratch
         self.plan = plan
         if self._has_host_outputs:
             caller.synchronize()
@@ -154,7 +160,20 @@ class Context:
                 )
             shapes = tuple(tuple(execution.get_tensor_shape(s.name)) for s in self._outputs)
             plan = attrs.evolve(plan, outputs=shapes)
+        if self._shares_scratch:
+            measure = execution.update_device_memory_size_for_shapes
+            self._scratch = int(ask("measure the scratch memory", measure))
         return plan
+
+    def _give_scratch(self) -> torch.Tensor | None:
+        """Memory for what the run computes on the way, where the context has none of its own."""
+        if not self._shares_scratch:
+            return None
+        where = self._device.torch_device
+        memory = torch.empty(max(self._scratch, 1), dtype=torch.uint8, device=where)
+        give = self._execution.set_device_memory
+        self._asker.tell("set the scratch memory", give, memory.data_ptr(), self._scratch)
+        return memory
 
     # -- addresses
 

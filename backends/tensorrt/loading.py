@@ -27,8 +27,10 @@ class RunOptions:
     """How an engine is run. What a library has not is refused at loading.
 
     Attributes:
-        contexts: the most execution contexts kept, each with scratch memory of its own: so many
-            calls can be under way at once, and more wait for them.
+        contexts: the most execution contexts kept: so many calls can be put on streams at once,
+            and more wait for them.
+        shares_scratch: whether a run's scratch memory is torch's, taken for that run and these
+            shapes, rather than each context's own, kept, and enough for all shapes.
         shapes: of so many combinations of input shapes is remembered what they lead to.
         weight_budget: the most bytes of weights kept on the GPU, where the engine was built to
             stream them; None: all.
@@ -42,6 +44,7 @@ class RunOptions:
     """
 
     contexts: int = attrs.field(default=4, validator=attrs.validators.ge(1))
+    shares_scratch: bool = False
     shapes: int = attrs.field(default=256, validator=attrs.validators.ge(1))
     weight_budget: int | None = None
     runtime_cache: bytes | None = attrs.field(default=None, repr=False)
@@ -70,6 +73,7 @@ class Loaded:
         asker: calls TensorRT for it.
         device: where it runs.
         spare: memory for the addresses of empty tensors, which may not be null.
+        shares_scratch: as the option.
         runtime_config: what contexts are made with; None where this version has no such thing.
         runtime_cache: the kernels that were compiled; None for engines that hold theirs.
     """
@@ -81,6 +85,7 @@ class Loaded:
     asker: Asker
     device: Device
     spare: torch.Tensor
+    shares_scratch: bool
     runtime_config: Any = None
     runtime_cache: Any = None
 
@@ -90,11 +95,23 @@ class Loaded:
         Raises:
             EngineError: TensorRT could make none.
         """
-        args = () if self.runtime_config is None else (self.runtime_config,)
+        args: tuple[Any, ...] = ()
+        if self.runtime_config is not None:
+            args = (self.runtime_config,)
+        elif self.shares_scratch:
+            args = (_users_memory(self.asker.library),)
         create = self.cuda_engine.create_execution_context
         # TensorRT for RTX compiles kernels here: what it can't do on this GPU shows only now.
         execution = self.asker.ask("make an execution context", create, *args)
-        return Context(execution, self.inputs, self.outputs, self.asker, self.device, self.spare)
+        return Context(
+            execution, self.inputs, self.outputs, self.asker, self.device, self.spare,
+            self.shares_scratch,
+        )  # fmt: skip
+
+
+def _users_memory(library: Library) -> Any:
+    """TensorRT's name for scratch memory that it is given."""
+    return library.module.ExecutionContextAllocationStrategy.USER_MANAGED
 
 
 def load_engine(engine: Engine, asker: Asker, device: Device, options: RunOptions) -> Loaded:
@@ -130,7 +147,9 @@ def load_engine(engine: Engine, asker: Asker, device: Device, options: RunOption
         if options.weight_budget is not None:
             _limit_weights(cuda_engine, options.weight_budget, asker)
         inputs, outputs = read_slots(cuda_engine, library, engine.inputs, engine.outputs, name)
-        loaded = Loaded(runtime, cuda_engine, inputs, outputs, asker, device, spare)
+        loaded = Loaded(
+            runtime, cuda_engine, inputs, outputs, asker, device, spare, options.shares_scratch
+        )
         _configure(loaded, options)
     return loaded
 
@@ -187,6 +206,9 @@ def _configure(loaded: Loaded, options: RunOptions) -> None:
         return
     ask, tell = asker.ask, asker.tell
     runtime_config = ask("make a runtime configuration", loaded.cuda_engine.create_runtime_config)
+    if options.shares_scratch:
+        choose = runtime_config.set_execution_context_allocation_strategy
+        tell("choose the memory", choose, _users_memory(library))
     if options.specialization is not None:
         strategies = trt.DynamicShapesKernelSpecializationStrategy
         chosen = getattr(strategies, options.specialization.upper())
@@ -215,6 +237,7 @@ _NEEDED: Final = {
         Feature("IRuntimeCache"),
         Feature("IRuntimeConfig.create_runtime_cache"),
         Feature("IRuntimeConfig.set_runtime_cache"),
+        Feature("IRuntimeConfig.set_execution_context_allocation_strategy"),
     ),
 }
 """What a library must have for an option."""

@@ -51,8 +51,10 @@ class TensorRT:
 class Load(Protocol):
     """Makes an engine callable here: takes tensors in the order of its inputs."""
 
-    def __call__(self, engine: Engine, library: Library) -> Callable[..., Sequence[Tensor]]:
-        """The engine, ready to run.
+    def __call__(
+        self, engine: Engine, library: Library, name: str
+    ) -> Callable[..., Sequence[Tensor]]:
+        """The engine of the segment called `name`, ready to run.
 
         Raises:
             EngineError: it can't run here; says why.
@@ -120,7 +122,7 @@ class Segment:
         given = {name: constants[name] for name in self.graph.constants}
         self.engine = engine = self._build(given)
         try:
-            run = self.load(engine, self.library)
+            run = self.load(engine, self.library, self.name)
         except EngineError as error:
             if self.on_engine_error == "raise":
                 raise

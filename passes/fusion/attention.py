@@ -299,12 +299,9 @@ class ScaledQuery(Rule):
         heads = aten.transpose.int(aten.reshape(scaled, shape), 1, 2)
         return rw.attention(either(heads, scaled), k, v, m, scale=scale, **_)
 
-    def where(self, q, k, scale, c, d):
-        if scale is None and not isinstance(k.shape[-1], int):
-            return NoMatch("the scale of {0} depends on the sizes", q)
-        return d != 0
-
     def replace(self, q, k, v, m, c, d, scale, shape, _):
+        if d == 0 or (scale is None and not isinstance(k.shape[-1], int)):
+            return NoMatch("the scale of {0} is no number", q)
         own = k.shape[-1] ** -0.5 if scale is None else scale
         if shape is not None:
             q = aten.transpose.int(aten.reshape(q, shape), 1, 2)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 import attrs
 
 from rewright.errors import PassError, did_you_mean
-from rewright.ir.graph import Graph
+from rewright.ir.graph import Graph, Node
 from rewright.passes.manager import Pass, PassContext
 from rewright.passes.partition.assignment import Assignment, Overrides, assign, is_free
 from rewright.passes.partition.backend import SegmentBackend
@@ -113,12 +114,16 @@ def partition(
             members,
             backend.name,
             f"{backend.name}_{number}",
-            lambda node, backend=backend: backend.refuse(node) is None,
+            partial(_takes, backend),
             loose,
         )
     if found:
         graph.erase([n for n in loose if not any(value.uses for value in n.results)])
     return report_of(graph, total, assignment.reasons)
+
+
+def _takes(backend: SegmentBackend, node: Node) -> bool:
+    return backend.refuse(node) is None
 
 
 def _give_back_small(assignment: Assignment, phases: list[int], least: int) -> bool:

@@ -88,17 +88,19 @@ def _options(settings: Settings, choice: Choice) -> BuildOptions:
     )
 
 
-def _load(engine: Engine, library: Library) -> Callable[..., Sequence[Tensor]]:
+def _load(engine: Engine, library: Library, name: str) -> Callable[..., Sequence[Tensor]]:
     """Makes an engine run here.
 
     Raises:
-        EngineError: it can't.
+        EngineError: it can't; says why.
     """
     import torch
+
+    from rewright.backends.tensorrt.runtime import load_runner
 
     if not torch.cuda.is_available():
         raise EngineError(
             "torch finds no CUDA device here",
             hint="the engine runs on a machine that has one",
         )
-    raise EngineError(f"{library.name} engines are built, and not run yet")
+    return load_runner(engine, library, name=name)

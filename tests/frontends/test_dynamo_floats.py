@@ -1,4 +1,4 @@
-"""Floats of a module under ``dynamic=True``: they are symbols of Dynamo's, and stay the same ones."""
+"""Floats of a module under ``dynamic=True`` are symbols of Dynamo's, and stay the same ones."""
 
 import pytest
 import torch

@@ -252,6 +252,7 @@ def test_every_composite_op_that_torch_has_samples_for():
             for sample in list(info.sample_inputs("cpu", torch.float32))[:4]:
                 try:
                     made = program_of(op, (sample.input, *sample.args), sample.kwargs)
+                    verify(made[0])
                     interpret(*made)
                 except Exception:  # samples are for several overloads
                     continue

@@ -15,7 +15,8 @@ from rewright.backends.tensorrt.device import CudaDevice
 from rewright.backends.tensorrt.runtime import EngineRunner, RunOptions
 from rewright.errors import EngineError
 from rewright.ir.parser import parse_graph
-from tests.backends.tensorrt.double import KeptFunction, double, keep_function
+from tests.backends.tensorrt.double import double
+from tests.backends.tensorrt.kept import KeptFunction, keep_function
 
 CYCLES = 20_000_000  # about 10 ms
 SIZE = 1 << 16
@@ -39,14 +40,15 @@ def _slow(x: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"out0": early.relu() + (x - early)}
 
 
-@pytest.fixture
-def runner() -> EngineRunner:
+@pytest.fixture(params=[False, True], ids=["own scratch", "shared scratch"])
+def runner(request: pytest.FixtureRequest) -> EngineRunner:
     device = CudaDevice()
     library = double(device=device.torch_device)
     here = "SM{}{}".format(*device.capability())
     library.module.ComputeCapability = enum.IntEnum("ComputeCapability", {here: 1})
     engine = keep_function(KeptFunction(_slow, parse_graph(GRAPH)), library)
-    return EngineRunner(engine, library, RunOptions(contexts=1), name="slow", device=device)
+    options = RunOptions(contexts=1, shares_scratch=request.param)
+    return EngineRunner(engine, library, options, name="slow", device=device)
 
 
 def _late(n: int) -> torch.Tensor:

@@ -9,16 +9,8 @@ from typing import Any
 import pytest
 
 from tests.backends.tensorrt.api_check import api
-from tests.backends.tensorrt.double import (
-    CLASSES,
-    CLASSIC,
-    ENUMS,
-    RTX,
-    VERSIONS,
-    double,
-    forms,
-    public_members,
-)
+from tests.backends.tensorrt.double import CLASSIC, ENUMS, RTX, VERSIONS, double
+from tests.backends.tensorrt.native import CLASSES, forms, public_members
 
 MEMBERS = [
     (owner, name, item)
@@ -38,6 +30,7 @@ KINDS = {
     "Buffer": ("buffer",),
     "buffer": ("buffer",),
     "ILogger": ("ILogger",),
+    "ExecutionContextAllocationStrategy": ("ExecutionContextAllocationStrategy",),
     "IOutputAllocator": ("IOutputAllocator",),
     "IRuntimeConfig": ("IRuntimeConfig",),
     "IRuntimeCache": ("IRuntimeCache",),
