@@ -45,7 +45,7 @@ from rewright.frontends.jit_inputs import (
     signature_of,
 )
 from rewright.frontends.symbols import SymbolTable
-from rewright.frontends.transforms import flatten_transforms
+from rewright.frontends.transforms import flatten_transforms, refuse_gradient_transforms
 from rewright.ir.graph import Graph
 from rewright.settings import Settings
 from rewright.statistics import record_fallback
@@ -114,6 +114,7 @@ def _compile(
     refuse_unsupported(inputs, example_inputs)
     if _runs_with_grad(gm) and (trainable := refuse_gradients(inputs, example_inputs)):
         _warn_detached(trainable)
+    refuse_gradient_transforms(gm.graph.nodes)
     around = ambient_autocast()  # Dynamo guards it
     retraced = retrace(gm, example_inputs)
     with outside_dynamo(), torch.no_grad(), autocast_set_to(OFF):

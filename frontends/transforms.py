@@ -13,7 +13,7 @@ transform. Composite operators inside come out in parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Final
 
@@ -115,13 +115,24 @@ def _trace(
     def run(*inputs: object) -> object:
         return interpreter.run(*inputs)
 
-    if any(getattr(node.target, "__name__", "") == "_unwrap_for_grad" for node in region):
-        raise _refused(region, _GRADIENT)
+    refuse_gradient_transforms(region)
     try:
         with detect_fake_mode(values) or nullcontext(), torch.no_grad(), preserve_node_meta():
             return make_fx(run)(*values)
     except Exception as error:
         raise _refused(region, str(error).strip().split("\n")[0]) from error
+
+
+def refuse_gradient_transforms(nodes: Iterable[torch.fx.Node]) -> None:
+    """Refuses transforms that compute a gradient, at any level of FX.
+
+    Raises:
+        UnsupportedError: there is one; names the user's line.
+    """
+    listed = list(nodes)
+    for at, node in enumerate(listed):
+        if getattr(node.target, "__name__", "") == "_grad_increment_nesting":
+            raise _refused(listed[at:], _GRADIENT)  # what follows has a line, if this has none
 
 
 _GRADIENT: Final = (

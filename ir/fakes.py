@@ -177,11 +177,16 @@ class FakeWorld:
                 self._fresh[symbol] = sympy.Dummy(symbol.name, integer=symbol.is_integer)
         return simplify(expr.xreplace(self._ours | self._fresh))
 
+    def _is_here(self, device: torch.device) -> bool:
+        """Whether `device` is the program's; ``cuda`` alone means any of them."""
+        here = self.device
+        return device.type == here.type and here.index in (None, device.index)
+
     def type_of(self, value: Any) -> Type:
         """The type of what torch returned."""
         if isinstance(value, torch.Tensor):
             shape = tuple(d if type(d) is int else self.expression(d) for d in value.shape)
-            device = None if value.device == self.device else str(value.device)
+            device = None if self._is_here(value.device) else str(value.device)
             return TensorType(value.dtype, shape, device)
         if value is None:
             return NoneType()

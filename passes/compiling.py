@@ -73,7 +73,7 @@ def run_pipeline(
         ParseError: the setting `pipeline` is no pipeline.
         SettingsError: a setting or an environment variable is not right.
     """
-    pipeline = pipeline_of(settings, graph.device, backends)
+    pipeline = pipeline_of(settings, backends)
     watch = Watch.of(settings, os.environ)
     return pipeline.run(
         graph,
@@ -83,15 +83,15 @@ def run_pipeline(
     )
 
 
-def pipeline_of(settings: Settings, device: str, backends: Collection[str] = ()) -> Pipeline:
-    """The pipeline of a compile for `device`. In the text of one, ``default`` stands for ours.
+def pipeline_of(settings: Settings, backends: Collection[str] = ()) -> Pipeline:
+    """The pipeline of a compile. In the text of one, ``default`` stands for ours.
 
     Where there are `backends`, it ends in a partition, unless it has one already.
 
     Raises:
         ParseError: the setting `pipeline` is no pipeline.
     """
-    pipeline = _chosen(settings, device, bool(backends))
+    pipeline = _chosen(settings, bool(backends))
     if not backends:
         return pipeline
     stated = {option: getattr(settings, name) for name, option in _PARTITION.items()}
@@ -117,10 +117,8 @@ _PARTITION: Final = {
 """The settings that are options of the pass `partition`, and the options."""
 
 
-def _chosen(settings: Settings, device: str, has_engines: bool) -> Pipeline:
-    kind = device.partition(":")[0]
-    target = "tensorrt" if has_engines else {"auto": kind}.get(settings.target, settings.target)
-    ours = default_pipeline(target, settings.optimization_level)
+def _chosen(settings: Settings, has_engines: bool) -> Pipeline:
+    ours = default_pipeline("tensorrt" if has_engines else "torch", settings.optimization_level)
     if settings.pipeline is None:
         return ours
     if isinstance(settings.pipeline, str):

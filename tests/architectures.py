@@ -108,9 +108,10 @@ def outcomes(
                 yield Outcome(name, way, failure=first, upstream=known)
 
 
-def environment(device: str, torch_backend: str) -> str:
+def environment(device: str, torch_backend: str, optimization_level: int) -> str:
     """What a table of outcomes holds for."""
     level = ", Inductor" if torch_backend == "inductor" else ""
+    level += f", level {optimization_level}" if optimization_level != 1 else ""
     chip = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
     return f"torch {torch.__version__.partition('+')[0]}, {chip}{level}"
 
@@ -181,6 +182,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--torch-backend", default="eager", choices=("eager", "inductor"))
+    parser.add_argument("--optimization-level", type=int, default=1, choices=range(4))
     parser.add_argument("--record", type=Path, help="add the outcomes to this JSON file")
     parser.add_argument("--write", type=Path, help="write the record as a page here")
     parser.add_argument("--limit", type=float, default=1e9, help="start nothing after S seconds")
@@ -191,8 +193,12 @@ def main() -> int:
     start = time.perf_counter()
     rows = []
     record = load(options.record)
-    here = record.setdefault(environment(options.device, options.torch_backend), {})
-    for row in outcomes(names, options.ways, options.device, torch_backend=options.torch_backend):
+    settings = {
+        "torch_backend": options.torch_backend,
+        "optimization_level": options.optimization_level,
+    }
+    here = record.setdefault(environment(options.device, **settings), {})
+    for row in outcomes(names, options.ways, options.device, **settings):
         rows.append(row)
         here[f"{row.name} {row.way}"] = attrs.asdict(row)
         if options.record:

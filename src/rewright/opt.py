@@ -152,7 +152,7 @@ def _pipeline(options: argparse.Namespace, graph: "Graph") -> "Pipeline":
     from rewright.passes.pipelines import default_pipeline
     from rewright.passes.registry import DEFAULT
 
-    ours = default_pipeline(graph.device.partition(":")[0])
+    ours = default_pipeline()
     pipeline = Pipeline.parse(options.passes, {DEFAULT: ours})
     return _only(pipeline, options.only) if options.only else pipeline
 

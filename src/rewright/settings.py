@@ -99,7 +99,7 @@ def _value(
 
 
 _FLAG = "True, False"
-_LEVEL = "0, 1"
+_LEVEL = "0, 1, 2, 3"
 _NUMERICS = "True, False, or a tolerance above 0"
 _PATH = "None, or the path of a folder"
 _PIPELINE = "None, a rewright.passes.Pipeline, or its text"
@@ -164,9 +164,9 @@ def _globs(name: str) -> Callable[[object], tuple[str, ...]]:
 
 
 def _level(value: object) -> int:
-    if isinstance(value, bool) or value not in (0, 1):
-        raise _illegal("optimization_level", value, _LEVEL)
-    return 1 if value else 0
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 3:
+        return value
+    raise _illegal("optimization_level", value, _LEVEL)
 
 
 def _numerics(value: object) -> bool | float:
@@ -362,7 +362,9 @@ class Settings:
         default=1,
         legal=_LEVEL,
         converter=_level,
-        doc="Which default pipeline to run: 0 does only what a program can't run without.",
+        doc="Which default pipeline to run: 0 does only what a program can't run without, 1 "
+        "simplifies, 2 fuses and folds constants, 3 merges projections, too. Ahead of time, what "
+        "is folded keeps the weights of the compile.",
     )
     exactness: Literal["exact", "refold", "fast-math"] = _choice(
         "exact",

@@ -346,3 +346,9 @@ def test_threads_may_infer_at_once():
     assert not errors
     assert found == [True] * 120
     assert cache_info().misses == 60
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_cuda_alone_is_any_cuda_device(device):
+    assert types("aten.relu", f32(2, S0), device=device) == (f32(2, S0),)
+    assert types("aten.arange", 4, device=device) == (TensorType(torch.int64, (4,), "cpu"),)

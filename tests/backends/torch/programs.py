@@ -35,6 +35,7 @@ def program(
     *,
     late: tuple[str, ...] = (),
     backend: str = "eager",
+    optimization_level: int = 0,
     **options: Any,
 ) -> CompiledProgram:
     """The program of a graph's text, and that something was compiled.
@@ -44,6 +45,7 @@ def program(
         constants: the data of sources; random by default.
         late: the sources that are arguments.
         backend: the level.
+        optimization_level: of the passes; 0 leaves to the backend what it is given.
         options: of Inductor.
     """
     graph = parse_graph(text)
@@ -52,7 +54,9 @@ def program(
         graph.constants[name].data = data
     for name in late:
         graph.constants[name].data = None
-    settings = Settings(torch_backend=backend, inductor_options=options)
+    settings = Settings(
+        torch_backend=backend, optimization_level=optimization_level, inductor_options=options
+    )
     before = rewright.stats()
     made = compile_graph(graph, flat_signature(graph, late), settings)
     done = rewright.stats() - before

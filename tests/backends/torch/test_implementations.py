@@ -6,6 +6,7 @@ from torch import Tensor
 
 from rewright.backends.torch.implementations import implementations, implements
 from rewright.ir.ops import get_op
+from rewright.ir.rw_ops import ACTIVATIONS
 from tests.backends.torch.programs import program
 
 
@@ -20,7 +21,17 @@ def cases(name: str) -> list[dict]:
     seen = torch.rand(2, 1, 5, 7) > 0.4
     seen[0, 0, 2] = False
     x = randn(2, 6, 4)
+    angles = randn(5, 8)
+    cos, sin = angles.cos(), angles.sin()
+    part = {"cos": cos[:, :4], "sin": sin[:, :4]}
     return {
+        "rope": [
+            {"x": q, "cos": cos, "sin": sin},
+            {"x": q, "cos": cos, "sin": sin, "interleaved": True},
+            {"x": q, **part},
+            {"x": q, **part, "interleaved": True},
+        ],
+        "gated": [{"gate": x, "up": randn(2, 6, 4), "activation": name} for name in ACTIVATIONS],
         "restrided": [
             {"input": x, "strides": (24, 1, 6)},
             {"input": x, "strides": (24, 4, 1)},
