@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import io
+import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -120,6 +124,16 @@ def test_a_build_can_be_stopped() -> None:
         build_engine(_linear(), rtx(), stop=stop)
 
 
+@contextmanager
+def at_the_keyboard() -> Iterator[None]:
+    """Ctrl-C is heard: the workers of a parallel test run ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_stops_the_work_and_waits_for_it() -> None:
     """KeyboardInterrupt arrives in the main thread, asks for the stop, and is raised after it."""
     stop, ended = Stop(), threading.Event()
@@ -131,10 +145,9 @@ def test_ctrl_c_stops_the_work_and_waits_for_it() -> None:
                 return
             time.sleep(0.01)
 
-    import _thread
-
-    threading.Timer(0.2, _thread.interrupt_main).start()
-    with pytest.raises(KeyboardInterrupt):
+    pressed = threading.Timer(0.2, _thread.interrupt_main)
+    with at_the_keyboard(), pytest.raises(KeyboardInterrupt):
+        pressed.start()
         interruptible(work, stop)
     assert ended.is_set()
 
