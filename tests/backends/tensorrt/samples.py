@@ -92,7 +92,6 @@ EXTRA: Final[dict[str, Callable[[Make], list[tuple[Any, ...]]]]] = {
         (t(10, 3), torch.randint(10, (7,)), torch.tensor([0, 2, 2, 5]), False, mode)
         for mode in (0, 1, 2)
     ] for name in ("_embedding_bag", "embedding_bag", "_embedding_bag_forward_only")},
-    # torch's own samples have offsets that go back, and then torch reads what it has not written
     "aten.embedding_bag.padding_idx": lambda t: [
         (t(10, 3), torch.randint(10, (7,)), torch.tensor([0, 2, 2, 5]), False, mode, False,
          None, False, None)

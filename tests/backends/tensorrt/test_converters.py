@@ -80,6 +80,11 @@ def _comparison(op: str, case: Case) -> Callable[[Results, Results, Results], No
     return lambda args, made, expected: assert_same(made, expected, slack)
 
 
+def _makers(op: str) -> tuple[Callable[..., Case | None], ...]:
+    """How cases are made; offsets of bags that grow would go back, and torch checks none."""
+    return (static_case,) if "embedding_bag" in op else (static_case, dynamic_case)
+
+
 @pytest.mark.slow
 def test_every_converter_has_samples() -> None:
     dtypes = (torch.float32, torch.int64, torch.bool)
@@ -95,7 +100,7 @@ def test_converter(op: str, dtype: torch.dtype, limit: int) -> None:
     unused = [i for need in converter.needs if isinstance(need, Unused) for i in need.results]
     ran = 0
     for sample in samples_of(op, dtype, limit):
-        for make in (static_case, dynamic_case):
+        for make in _makers(op):
             case = make(sample, fixed, unused)
             if case is not None and _is_taken(case):
                 ran += _check(op, case, build=not ran)
