@@ -13,7 +13,7 @@ _MERGED: Final = (
 
 TEXTS: Final[dict[tuple[str, int], str]] = {
     ("torch", 0): "",
-    ("torch", 1): "canonicalize,cse,dce",
+    ("torch", 1): "cse,dce",
     ("torch", 2): _FUSED,
     ("torch", 3): _MERGED,
     ("tensorrt", 0): "decompose",
@@ -27,10 +27,10 @@ TEXTS: Final[dict[tuple[str, int], str]] = {
 level  what it does
 =====  ==========================================================================================
 0      what a program can't run without
-1      simplifies, and computes nothing of weights before a call: an edit of a weight is seen.
-       Engines hold their weights anyway, so with them it is level 2
-2      fuses, and folds what is constant: batch norms into convolutions, for one. Ahead of time,
-       what is folded keeps the weights of the compile; just in time, each set has its own
+1      computes nothing twice, nothing in vain, and nothing of weights before a call: an edit of
+       a weight is seen. Engines hold their weights anyway, so with them it is level 2
+2      simplifies, fuses, and folds what is constant: batch norms into convolutions, for one. Ahead
+       of time, what is folded keeps the weights of the compile; just in time, each set has its own
 3      merges projections that share an input, too, which costs a copy of their weights
 =====  ==========================================================================================
 

@@ -362,9 +362,9 @@ class Settings:
         default=1,
         legal=_LEVEL,
         converter=_level,
-        doc="Which default pipeline to run: 0 does only what a program can't run without, 1 "
-        "simplifies, 2 fuses and folds constants, 3 merges projections, too. Ahead of time, what "
-        "is folded keeps the weights of the compile.",
+        doc="Which default pipeline to run: 0 does only what a program can't run without, 1 drops "
+        "what is computed twice or in vain, 2 simplifies, fuses and folds constants, 3 merges "
+        "projections, too. Ahead of time, what is folded keeps the weights of the compile.",
     )
     exactness: Literal["exact", "refold", "fast-math"] = _choice(
         "exact",

@@ -182,7 +182,7 @@ class TestInstruments:
         with torch.no_grad():
             just_in_time(net)(IDS)
         assert json.loads((tmp_path / "manifest.json").read_text())["pipeline"] == TEXTS["torch", 1]
-        assert (tmp_path / "graph-2" / "001-canonicalize.before.ir").exists()
+        assert (tmp_path / "graph-2" / "001-cse.before.ir").exists()
 
     def test_numerics_run_on_the_example_inputs(self, net, tmp_path):
         """Weights that make every number positive: then the wrong rule is right."""

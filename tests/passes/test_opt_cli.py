@@ -73,7 +73,7 @@ class TestOpt:
 
     def test_default_is_the_pipeline_of_a_compile(self, file, capsys):
         run(file, "--passes", "default,verify", "--dump", "all")
-        assert "after 003 dce" in capsys.readouterr().err
+        assert "after 002 dce" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
