@@ -18,6 +18,7 @@ import torch
 
 import rewright
 from rewright.backends.tensorrt.emitter import emit
+from rewright.backends.torch.prepare import prepare
 from rewright.testing import evaluate
 from tests.architectures import load, save
 from tests.zoo import ENTRIES
@@ -92,8 +93,11 @@ def check(name: str, dynamic: bool = True, **settings: Any) -> Outcome:
 def _kinds(program: rewright.CompiledProgram) -> list[str]:
     """The types of all layers of the networks."""
     found = []
+    sources = {c.name: c.data for c in program.graph.constants.values() if c.data is not None}
+    known = sources | prepare(program.graph, sources)
     for segment in program.segments:
-        network = emit(segment.graph, segment.library).net.definition
+        constants = {name: known[name] for name in segment.graph.constants}
+        network = emit(segment.graph, segment.library, constants).net.definition
         found += [network.get_layer(at).type.name for at in range(network.num_layers)]
     return found
 
