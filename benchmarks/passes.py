@@ -2,9 +2,9 @@
 
     python -m benchmarks.passes [--nodes 5000]
 
-Every row runs the same rules on a fresh copy of the same graph, in turns; the best of many runs
-counts. ``by hand`` calls ``apply_rules`` and nothing else: with no instruments, a pipeline should
-cost the same. What each instrument adds is printed beside it.
+Every row runs the same rules on a fresh copy of the same graph, each beside a run by hand; the
+median counts. ``by hand`` calls ``apply_rules`` and nothing else: with no instruments, a pipeline
+should cost the same. What each instrument adds is printed beside it.
 """
 
 from __future__ import annotations

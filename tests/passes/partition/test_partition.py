@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import attrs
 import networkx as nx
 import pytest
@@ -302,6 +304,12 @@ def test_the_pass_reports_and_may_insist():
     assert str(run.reports["partition"]).splitlines()[-1].split() == (
         "aten.erf net.py:2 (mid.left) taker has no aten.erf".split()
     )
+    plain = json.loads(json.dumps(run.reports["partition"].to_json()))
+    assert plain["left"] == [
+        {"op": "aten.erf", "name": "b", "where": "net.py:2 (mid.left)",
+         "reason": "taker has no aten.erf"}
+    ]  # fmt: skip
+    assert [segment["backend"] for segment in plain["segments"]] == ["taker", "taker"]
     pipeline = Pipeline.parse("partition{backends=[taker], require_full=True}")
     with pytest.raises(PassError, match=r"would stay in Torch(.|\n)*aten\.erf"):
         pipeline.run(parse_graph(DIAMOND), backends=known)
