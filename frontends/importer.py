@@ -50,6 +50,7 @@ from rewright.ir.types import (
     ScalarType,
     TensorType,
     Type,
+    cast_arguments,
     type_of_number,
 )
 
@@ -474,7 +475,7 @@ class Importer:
         if op.name in normalize.CASTS:
             old = first.read(self.emit)
             assert isinstance(old.type, TensorType)
-            arguments = normalize.cast_arguments(old.type, new, self.graph.device)
+            arguments = cast_arguments(old.type, new, self.graph.device)
             if not arguments:
                 return old, _renamed(op, old)
             return self._step("aten._to_copy", old, arguments, new, hint)

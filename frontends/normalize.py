@@ -17,7 +17,6 @@ import torch
 
 from rewright.errors import UnsupportedError
 from rewright.ir.location import Location
-from rewright.ir.types import TensorType
 
 RESHAPES: Final = frozenset(
     "aten.view aten._unsafe_view aten.reshape aten.view_as aten.reshape_as aten._reshape_alias "
@@ -145,13 +144,3 @@ def _training(what: str, loc: Location | None) -> UnsupportedError:
         where=loc,
         hint="call model.eval() before compiling; Rewright compiles inference",
     )
-
-
-def cast_arguments(old: TensorType, new: TensorType, device: str) -> dict[str, Any]:
-    """The arguments of the ``aten._to_copy`` that leads from one type to another, if any."""
-    arguments: dict[str, Any] = {}
-    if old.dtype != new.dtype:
-        arguments["dtype"] = new.dtype
-    if old.device != new.device:
-        arguments["device"] = torch.device(new.device or device)
-    return arguments

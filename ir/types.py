@@ -203,3 +203,13 @@ def substitute_type(value_type: Type, values: Mapping[Any, Any]) -> Type:
         case ScalarType(kind, expr):
             return ScalarType(kind, substitute(expr, values))
     return value_type
+
+
+def cast_arguments(old: TensorType, new: TensorType, device: str) -> dict[str, Any]:
+    """The arguments of the ``aten._to_copy`` that leads from one type to another, if any."""
+    arguments: dict[str, Any] = {}
+    if old.dtype != new.dtype:
+        arguments["dtype"] = new.dtype
+    if old.device != new.device:
+        arguments["device"] = torch.device(new.device or device)
+    return arguments

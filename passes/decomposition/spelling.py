@@ -18,7 +18,6 @@ import torch
 from torch._ops import OpOverload
 
 from rewright.ir.ops import Op, get_op, op_name
-from rewright.ir.types import TensorType
 
 
 def _aten(names: str) -> frozenset[str]:
@@ -85,13 +84,3 @@ def pure_form(target: OpOverload) -> Op | None:
         return None
     kinds = [[str(a.type) for a in schema.arguments] for schema in (target._schema, pure._schema)]
     return get_op(pure) if kinds[0] == kinds[1] else None
-
-
-def cast_arguments(old: TensorType, new: TensorType, device: str) -> dict[str, Any]:
-    """The arguments of the ``aten._to_copy`` that leads from one type to another, if any."""
-    arguments: dict[str, Any] = {}
-    if old.dtype != new.dtype:
-        arguments["dtype"] = new.dtype
-    if old.device != new.device:
-        arguments["device"] = torch.device(new.device or device)
-    return arguments

@@ -27,7 +27,7 @@ from rewright.ir.inference import infer_types
 from rewright.ir.ops import Op, Trait, get_op
 from rewright.ir.sizes import Ranges, format_expr, is_true, same_shape
 from rewright.ir.stages import is_composite
-from rewright.ir.types import TensorType, Type, type_symbols
+from rewright.ir.types import TensorType, Type, cast_arguments, type_symbols
 from rewright.passes.decomposition import spelling
 
 
@@ -302,7 +302,7 @@ class _Tracer:
             if op.name in spelling.IDENTITIES and old == new:
                 return (first,)
             if op.name in spelling.CASTS:
-                changes = spelling.cast_arguments(old, new, self.device)
+                changes = cast_arguments(old, new, self.device)
                 if not changes:
                     return (first,)
                 return self.add(get_op("aten._to_copy"), {"self": first, **changes}, types)
