@@ -28,6 +28,7 @@ from rewright.errors import FrontendError, RewrightError, UnsupportedError
 from rewright.frontends import higher_order, mutation, normalize
 from rewright.frontends.eager_strides import Place, restated
 from rewright.frontends.functional import Alias, Storage
+from rewright.frontends.literals import literal_number
 from rewright.frontends.locations import location_of
 from rewright.frontends.outputs import result_specs
 from rewright.frontends.symbols import (
@@ -219,6 +220,9 @@ class Importer:
         refuse_layout(value, placeholder.name, placeholder.name)
         kind = self.type_of(value)
         assert isinstance(kind, TensorType)
+        number = literal_number(placeholder.name, placeholder.data)
+        if number is not None:
+            return self._number(number, placeholder.data)
         origin = self._origin(placeholder, kind)
         return Alias(self._storage_of(origin, value))
 
@@ -313,6 +317,9 @@ class Importer:
 
     def _lifted(self, name: str, data: torch.Tensor) -> Alias:
         """A tensor that the FX module holds itself, as a constant (of the outermost graph)."""
+        number = literal_number(name, data)
+        if number is not None:
+            return self._number(number, data)
         if self.outer is not None:
             outer = self.outer._lifted(name, data).read(self.outer.emit)
             return Alias.fresh(self.lift(outer))
@@ -323,6 +330,15 @@ class Importer:
             self.graph.add_constant(unique, self.type_of(data), kind="constant", data=data)
         constant: Constant = self.graph.constants[unique]
         return Alias(self._storage_of(constant, data))
+
+    def _number(self, number: bool | int | float, data: torch.Tensor | None) -> Alias:
+        """A number that the model makes a tensor of, as a fill: what it is can be seen then."""
+        assert data is not None
+        kind = self.type_of(data)
+        device = torch.device(self.graph.device if str(data.device) == self.home else data.device)
+        return Alias.fresh(
+            self.emit("aten.full", [], number, dtype=data.dtype, device=device, types=(kind,))
+        )
 
     def lift(self, outer: Value | sympy.Basic) -> Value:
         """A value or size of the graph around this region, as an explicit input of the region."""

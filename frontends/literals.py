@@ -1,0 +1,35 @@
+"""Numbers of a model's code that a tracer has made constants of.
+
+``torch.tensor(0.0)`` in a forward is lifted to a tensor beside the weights. No user can name it, so
+none can change it: it is a number, and a graph that shows it is one that rules can read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import torch
+
+_LIFTED: Final = re.compile(r"(lifted_tensor_|_tensor_constant)\d+")
+"""What torch.export, and ``make_fx``, call the tensors that they lift."""
+
+_DTYPES: Final = frozenset(
+    {torch.bool, torch.int32, torch.int64, torch.float16, torch.bfloat16}
+    | {torch.float32, torch.float64}
+)
+"""Those that a Python number gives back bit by bit."""
+
+
+def literal_number(name: str, data: torch.Tensor | None) -> bool | int | float | None:
+    """The number that the constant `name` stands for; None if it is no number of the code's.
+
+    Args:
+        name: as the tracer calls it, below the module whose code it is in.
+        data: its value, if it is known.
+    """
+    if data is None or data.dim() or data.dtype not in _DTYPES:
+        return None
+    if data.device.type == "meta" or not _LIFTED.fullmatch(name.rpartition(".")[2]):
+        return None
+    return data.item()
