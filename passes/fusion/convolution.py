@@ -27,8 +27,6 @@ from rewright.passes.rule import REFOLD, Rule
 from rewright.passes.variables import FLOATS, Attr, Const, Maybe, Rest, Tensor
 
 Vector: Final = Const(rank=1)
-WIDE: Final = (torch.float32, torch.float64)
-"""The dtypes in which rounding a weight once more does not show: in 16 bits it does."""
 
 
 # --------------------------------------------------------------------------- spellings
@@ -184,7 +182,7 @@ class FoldBatchNorm(Rule):
 
     def pattern(
         self,
-        x: Tensor(dtype=WIDE),
+        x: Tensor(dtype=FLOATS),
         w: Const,
         b: Maybe(Const),
         gamma: Maybe(Vector),
