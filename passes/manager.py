@@ -87,12 +87,15 @@ class Pass:
         gives_stage: the stage that a graph has reached afterwards; the verifier holds it to that.
         may_be_skipped: False where a program can't run without this pass, so that no instrument
             leaves it out.
+        moves_numbers: whether results change on purpose (another precision): what watches numbers
+            compares with what this pass left, from there on.
     """
 
     name: ClassVar[str] = ""
     needs_stage: ClassVar[str | None] = None
     gives_stage: ClassVar[str | None] = None
     may_be_skipped: ClassVar[bool] = True
+    moves_numbers: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -1,0 +1,155 @@
+"""The pass ``channels-last``: convolutions in the memory order that their kernels want.
+
+    conv(%x, @w)  ->  conv(rw.layout(%x, channels last), @w.channels_last)
+
+Values have no memory; torch's have, and its kernels hand the order on from one to the next. So a
+region of convolutions needs one ``rw.layout`` where something enters it, weights in the same order
+(once, in ``prepare``), and nothing in between. At its end whoever reads takes any order, and the
+boundary gives callers eager's strides.
+
+Which regions gain is counted in bytes (:mod:`~rewright.passes.layout.regions`); where a device and
+dtype gain at all is a table (:mod:`~rewright.passes.layout.table`). For Inductor and for engines
+this pass is of no use: both choose orders themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from rewright.ir.builder import Builder
+from rewright.ir.graph import Constant, Graph, Node, Value
+from rewright.ir.types import TensorType
+from rewright.passes.layout.regions import Region, regions_of
+from rewright.passes.manager import Pass, PassContext
+from rewright.passes.registry import register_pass
+
+RULE: Final = "channels-last"
+"""What the locations of new nodes name."""
+
+
+@attrs.frozen
+class LayoutReport:
+    """What the pass did.
+
+    Attributes:
+        convolutions: how many are channels-last now.
+        entries: how many values are brought into that order.
+        saved: bytes that are not moved in a call of typical sizes.
+        left: how many regions would gain nothing.
+    """
+
+    convolutions: int = 0
+    entries: int = 0
+    saved: int = 0
+    left: int = 0
+
+
+@register_pass
+@attrs.frozen
+class ChannelsLast(Pass):
+    """conv(x, w)  ->  conv of x and w in channels-last memory, where bytes are saved
+
+    Attributes:
+        min_saved: so many bytes a call of typical sizes must save for a region to be converted.
+        everywhere: whether to do so, too, where the table does not say that it gains.
+    """
+
+    min_saved: int = 1
+    everywhere: bool = False
+
+    def run(self, graph: Graph, context: PassContext) -> None:
+        """Converts the regions of `graph` that gain; leaves a report."""
+        regions = regions_of(graph, self.everywhere)
+        chosen = [region for region in regions if region.gain >= self.min_saved]
+        memory = _Memory(graph)
+        for region in chosen:
+            memory.convert(region)
+        context.reports[self.name] = LayoutReport(
+            sum(len(region.convolutions) for region in chosen),
+            sum(not isinstance(value, Constant) for value in memory.made),
+            sum(region.gain for region in chosen),
+            len(regions) - len(chosen),
+        )
+
+
+@attrs.define(eq=False)
+class _Memory:
+    graph: Graph
+    made: dict[Value, Value] = attrs.field(factory=dict)
+    """What is in channels-last memory, by what it was."""
+
+    def convert(self, region: Region) -> None:
+        for node, at in region.entries:
+            node.set_operand(at, self._laid_out(node.operands[at], node))
+        for node in region.convolutions:
+            weight = node.attributes["weight"].index
+            node.set_operand(weight, self._laid_out(node.operands[weight], node))
+        for value in region.returned:
+            self._returned(value)
+
+    def _returned(self, value: Value) -> None:
+        """`value` with contiguous strides where it is returned, along sizes of 1, too.
+
+        Where a shape depends on sizes, the boundary asks whether memory is contiguous, and torch
+        overlooks such dimensions.
+        """
+        assert isinstance(value.type, TensorType)
+        if value.type.is_static or 1 not in value.type.shape:
+            return
+        end = self.graph.terminator
+        build = Builder(self.graph, loc=value.producer.loc if value.producer else None)
+        made = _layout(build, value, contiguous(value.type.shape))
+        for at, returned in enumerate(end.operands):
+            if returned is value:
+                end.set_operand(at, made)
+
+    def _laid_out(self, value: Value, user: Node) -> Value:
+        if value not in self.made:
+            is_kept = isinstance(value, Constant) and value not in self.graph.targets
+            self.made[value] = self._prepared(value) if is_kept else self._entered(value, user)
+        return self.made[value]
+
+    def _entered(self, value: Value, user: Node) -> Value:
+        """`value`, brought into order right behind what makes it."""
+        made = value.producer
+        behind = iter(self.graph) if made is None else made.following()
+        loc = (made or user).loc
+        build = Builder(self.graph, next(behind, None), loc=loc.made_by(RULE) if loc else None)
+        return _layout(build, value, _channels_last_of(value))
+
+    def _prepared(self, value: Value) -> Constant:
+        """A constant, brought into order before the program runs."""
+        assert isinstance(value, Constant)
+        source = value if value.is_source else self.graph.recipe(value)
+        recipe = _layout(Builder(self.graph.prepare), source, _channels_last_of(source))
+        taken, base = self.graph.constants, f"{value.name}.channels_last"
+        names = (base, *(f"{base}_{number}" for number in range(1, len(taken) + 2)))
+        made = self.graph.add_prepared(next(name for name in names if name not in taken), recipe)
+        if not value.is_source and not value.has_uses:
+            self.graph.remove_constant(value)
+        return made
+
+
+def _layout(build: Builder, value: Value, strides: tuple[Any, ...]) -> Value:
+    hint = [f"{value.hint}_laid_out"] if value.hint else []
+    made: Value = build.call("rw.layout", value, strides, hints=hint)
+    return made
+
+
+def _channels_last_of(value: Value) -> tuple[Any, ...]:
+    assert isinstance(value.type, TensorType)
+    return channels_last(value.type.shape)
+
+
+def channels_last(shape: Any) -> tuple[Any, ...]:
+    """The strides of ``[n, c, h, w]`` with channels next to one another, as torch counts them."""
+    _, channels, height, width = shape
+    return (channels * height * width, 1, channels * width, channels)
+
+
+def contiguous(shape: Any) -> tuple[Any, ...]:
+    """The strides of a contiguous tensor ``[n, c, h, w]``."""
+    _, channels, height, width = shape
+    return (channels * height * width, height * width, width, 1)
