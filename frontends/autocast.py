@@ -210,7 +210,23 @@ class _Resolver:
         args, kwargs = self._bodies(args), self._bodies(kwargs)
         made = self.graph.create_node("call_function", node.target, args, kwargs, node.name)
         made.meta = dict(node.meta)
+        self._retype(made)
         return made
+
+    def _retype(self, made: torch.fx.Node) -> None:
+        """Gives a node the value of its dtype without autocast.
+
+        What traced it may have been under another autocast than the region says (Dynamo's regions
+        are recorded, not entered), and what comes after took its dtype from there.
+        """
+        known, target = made.meta.get("val"), made.target
+        if not (isinstance(known, torch.Tensor) and known.is_floating_point()):
+            return
+        if not isinstance(target, OpOverload) or torch.Tag.dynamic_output_shape in target.tags:
+            return
+        value = self.memo.run(target, made.args, made.kwargs)
+        if isinstance(value, torch.Tensor) and value.dtype != known.dtype:
+            made.meta["val"] = value
 
     def _bodies(self, arg: Any) -> Any:
         """`arg` with a node in place of every subgraph, which is resolved in this state."""
@@ -252,6 +268,8 @@ class _Resolver:
             made.meta = dict(node.meta)
             if item is not calls[-1]:
                 made.meta["val"] = self.memo.run(item.target, args, kwargs)
+            else:
+                self._retype(made)
         return _mapped(nodes[-1].args[0], env)
 
     def _inline_parts(

@@ -62,9 +62,13 @@ def prepare(graph: Graph, sources: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _shared(made: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`made`, with one tensor for all that hold the same bits."""
-    for first, *others in equal_contents(made):
-        made.update((other, made[first]) for other in others)
+    """`made`, with one tensor for all that hold the same bits in the same order of memory."""
+    alike: dict[tuple[int, ...], dict[str, Tensor]] = {}
+    for name, tensor in made.items():
+        alike.setdefault(tensor.stride(), {})[name] = tensor
+    for group in alike.values():
+        for first, *others in equal_contents(group):
+            made.update((other, made[first]) for other in others)
     return made
 
 

@@ -85,11 +85,12 @@ def example(draw: Draw, queries: Dim, keys: Dim) -> Any:
             seen = build.call("aten.ge.Scalar", build.call("aten.add.Tensor", columns, rows), 0)
         elif kind == "band":
             near = build.call("aten.add.Tensor", columns, 2)
-            seen = build.call("aten.__and__.Tensor", seen, build.call("aten.gt.Tensor", near, rows))
+            above = build.call("aten.gt.Tensor", near, rows)
+            seen = build.call("aten.bitwise_and.Tensor", seen, above)
         if not floating:
             return build.call("aten.unsqueeze", seen, 0)
-        zeros = build.call("aten.zeros", (), dtype=draw.dtype)
-        return build.call("aten.where.ScalarOther", seen, zeros, -math.inf)
+        shown, hidden = (build.call("aten.full", (), x, dtype=draw.dtype) for x in (0.0, -math.inf))
+        return build.call("aten.where.self", seen, shown, hidden)
 
     shape = (queries, keys) if floating else (1, queries, keys)
     return Computed(TensorType(draw.dtype if floating else torch.bool, shape), make)

@@ -128,3 +128,19 @@ def test_prepared_constants_are_no_inference_tensors():
     with torch.inference_mode():
         made = prepare(graph, sources(torch.float32))["w.scaled"]
     assert not made.is_inference()
+
+
+def test_equal_constants_share_memory_unless_its_order_differs():
+    graph = parse_graph("""
+    graph @main() -> (f32[2, 3], f32[2, 3], f32[2, 3]) { return @a, @b, @c }
+    constants { parameter @w : f32[2, 3] }
+    prepare {
+      @a = aten.neg(@w) : f32[2, 3]
+      @b = aten.mul.Tensor(@w, -1.0) : f32[2, 3]
+      @c = rw.layout(@a, [1, 2]) : f32[2, 3]
+    }
+    """)
+    made = prepare(graph, {"w": torch.randn(2, 3)})
+    assert made["a"].data_ptr() == made["b"].data_ptr()
+    assert torch.equal(made["c"], made["a"])
+    assert made["c"].stride() == (1, 2)

@@ -1,0 +1,126 @@
+"""What partitioning is told, just in time: it does what it says, and shows in stats and reports."""
+
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rewright
+from rewright import compiler
+from rewright.errors import FallbackWarning
+from rewright.program import CompiledProgram
+from tests.frontends.jit import jit
+
+pytest.importorskip("tensorrt_rtx")
+
+X = torch.linspace(-2, 2, 32).reshape(4, 8)
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(torch.tanh(self.up(self.norm(x))))
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[CompiledProgram]]:
+    """The programs that are compiled."""
+    made: list[CompiledProgram] = []
+    original = compiler.compile_graph
+
+    def spy(*args, **keywords):
+        made.append(original(*args, **keywords))
+        return made[-1]
+
+    monkeypatch.setattr(compiler, "compile_graph", spy)
+    torch.compiler.reset()
+    return made
+
+
+def run(programs: list[CompiledProgram], **options: object) -> CompiledProgram:
+    """The program of a net that is run just in time; its numbers are eager's."""
+    torch.manual_seed(0)
+    model = Net().eval()
+    before = rewright.stats()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)  # no engine runs here, without a GPU
+        found = jit(model, options={"target": "rtx", **options})(X)
+        torch.testing.assert_close(found, model(X), rtol=1e-5, atol=1e-5)
+    (program,) = programs
+    done = rewright.stats() - before
+    assert (done.graphs, done.segments) == (1, max(len(program.segments), 1))
+    assert done.nodes > 0
+    assert all(segment.engine.data for segment in program.segments), "engines are built"
+    assert str(program.report()).count("  engine  ") == len(program.segments)
+    return program
+
+
+def stays(program: CompiledProgram) -> list[str]:
+    """The ops that Torch runs itself, in order."""
+    return [node.op.name for node in program.graph if node.op.name != "rw.segment"]
+
+
+def test_all_of_it_is_one_engine(programs):
+    program = run(programs)
+    assert len(program.segments) == 1
+    assert stays(program) == []
+    assert program.partition.left == ()
+
+
+@pytest.mark.parametrize(("size", "segments"), [(1, 1), (15, 1), (16, 0)])
+def test_the_least_size_of_a_segment(programs, size: int, segments: int):
+    program = run(programs, min_block_size=size)
+    assert len(program.segments) == segments
+    assert len(stays(program)) == (0 if segments else 15)
+    if not segments:
+        assert "min_block_size" in str(program.report())
+
+
+def test_small_segments_are_given_back(programs):
+    """A stretch between two ops that stay is one op long."""
+    program = run(programs, torch_executed_ops=("aten.tanh", "rw.layer_norm"), min_block_size=3)
+    apart = run_again(programs, torch_executed_ops=("aten.tanh", "rw.layer_norm"), min_block_size=1)
+    assert len(program.segments) < len(apart.segments)
+    assert len(stays(program)) > len(stays(apart))
+
+
+def run_again(programs: list[CompiledProgram], **options: object) -> CompiledProgram:
+    """Another program, with other options."""
+    programs.clear()
+    torch.compiler.reset()
+    return run(programs, **options)
+
+
+def test_ops_that_torch_runs(programs):
+    program = run(programs, torch_executed_ops=("aten.tanh",), min_block_size=1)
+    assert stays(program) == ["aten.tanh"] * 3
+    assert len(program.segments) == 4
+    assert [left.op for left in program.partition.left] == ["aten.tanh"] * 3
+    assert "torch_executed_ops" in str(program.report())
+
+
+def test_modules_that_torch_runs(programs):
+    program = run(programs, torch_executed_modules=("layers.1",), min_block_size=1)
+    assert len(program.segments) == 2
+    assert len(stays(program)) == 5
+    assert "torch_executed_modules" in str(program.report())
+    inner = run_again(programs, torch_executed_modules=("layers.*.norm",), min_block_size=1)
+    assert stays(inner) == ["rw.layer_norm"] * 3
+    none = run_again(programs, torch_executed_modules=("layers.7",))
+    assert stays(none) == []
