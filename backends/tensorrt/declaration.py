@@ -35,7 +35,7 @@ from rewright.backends.tensorrt.dtypes import COMPUTED
 from rewright.backends.tensorrt.library import Library
 from rewright.backends.tensorrt.needs import Dtypes, Need, Query, sizes_reason
 from rewright.backends.tensorrt.network import Network
-from rewright.backends.tensorrt.refused import REFUSED
+from rewright.backends.tensorrt.refused import EARLIER, NO_MEANING, REFUSED
 from rewright.ir.attributes import Attributes
 from rewright.ir.graph import Node, Value
 from rewright.ir.ops import REQUIRED, Op
@@ -224,7 +224,9 @@ def supports(node: Node, library: Library) -> Refusal | None:
         return None
     converter = converter_of(node.op)
     if converter is None:
-        known = REFUSED.get(node.op.name)
+        known = {**REFUSED, **NO_MEANING}.get(node.op.name)
+        if node.op.name in EARLIER:
+            known = f"it is gone after {EARLIER[node.op.name]}"
         return Refusal(known or f"{node.op.name} has no converter to TensorRT")
     query = Query(node, library)
     reason = sizes_reason(query) or converter.refusal(query) or _dtype_reason(query, converter)

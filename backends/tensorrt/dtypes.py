@@ -6,7 +6,9 @@ torch                        in TensorRT
 f32 f16 bf16 i32 i64 bool    the same: computed with
 i8 f8e4m3fn                  the same: only between quantize and dequantize
 u8                           the same: only as what a cast takes or gives
-f64 and complex numbers      refused: a narrower dtype would change the numbers
+f64                          refused: f32 would change the numbers; constants are prepared in f64,
+                             and the setting `truncate_double` makes the rest f32
+complex numbers              refused
 i16, u16, u32, u64           refused: there is nothing of their width
 ===========================  ==================================================================
 """
@@ -51,7 +53,9 @@ def why_not(dtype: torch.dtype) -> str:
     """Why a tensor of `dtype` can't be in a network."""
     name = DTYPE_NAMES[dtype]
     if dtype is torch.float64:
-        return "TensorRT has no f64, and f32 would change the numbers"
+        return (
+            "TensorRT has no f64, and f32 would change the numbers: truncate_double=True allows it"
+        )
     return f"TensorRT has no {name}"
 
 

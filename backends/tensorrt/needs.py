@@ -242,7 +242,10 @@ def sizes_reason(query: Query) -> str | None:
 
 
 def _unbounded(query: Query) -> str | None:
-    """Which size of a node has no end, or is known only once a node has run."""
+    """Which size of a node has no end, or is known only once this node has run.
+
+    Where another node finds it, in Torch, it is the size of an input like any other.
+    """
     table = query.node.graph.symbols
     symbols: set[sympy.Symbol] = set()
     for value in (*query.node.operands, *query.node.results):
@@ -253,11 +256,18 @@ def _unbounded(query: Query) -> str | None:
         info = table.get(symbol)
         if info is None:
             continue
-        if not info.binding.is_input and info.binding.producer is not None:
-            return f"the size {symbol} depends on values, which {query.library.name} can't build"
+        from_values = not info.binding.is_input and info.binding.producer is not None
+        tells = info.binding.producer is query.node
+        if from_values and tells and not query.library.builds_sizes_from_values:
+            return (
+                f"the size {symbol} depends on values, for which {query.library.name} has no "
+                "kernel: target='tensorrt' has one"
+            )
         if any(item.max is None for item in info.ranges) or not info.ranges:
             return (
-                f"the size {symbol} has no maximum: give one by mark_dynamic(min=, max=), "
+                f"the size {symbol} has no maximum: give one by torch._check(size <= max)"
+                if from_values
+                else f"the size {symbol} has no maximum: give one by mark_dynamic(min=, max=), "
                 "Dim(max=) or Input(max=)"
             )
     return None

@@ -6,15 +6,19 @@ python -m rewright.backends.tensorrt.operators_doc > docs/OPERATORS.md
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
+from typing import Final
+
+import torch
+from torch._ops import OpOverloadPacket
 
 from rewright.backends.tensorrt.declaration import Converter, converters
-from rewright.backends.tensorrt.dtypes import COMPUTED, names_of
+from rewright.backends.tensorrt.dtypes import COMPUTED, FLOATS, INTEGERS, QUANTIZED, names_of
 from rewright.backends.tensorrt.needs import MAX_RANK, Dtypes
-from rewright.backends.tensorrt.refused import REFUSED
+from rewright.backends.tensorrt.refused import EARLIER, NO_MEANING, REFUSED
 from rewright.errors import UnsupportedError
-from rewright.ir.ops import get_op
+from rewright.ir.ops import get_op, op_name
 
 _HEAD = f"""\
 # Operators that TensorRT is given
@@ -25,22 +29,75 @@ give the reason in a program's report where it does not.
 
 For all of them, unless the last column says otherwise: at most {MAX_RANK} dimensions; sizes may
 vary in any of them, and need a maximum; tensors are {names_of(COMPUTED)}.
-There is no f64 and no complex number in TensorRT, and nothing is narrowed in silence.
 
-{{count}} operators have a converter.
+{{count}} operators have a converter. Of those that torch tags as its core, {{refused}} have none:
+they stand at the end, each with the reason, after {{earlier}} that are gone before TensorRT is
+asked.
+
+## Dtypes
+
+Nothing is narrowed in silence.
+
+| dtype | what is done |
+|---|---|
 """
+
+_DTYPES: Final = (
+    (names_of(FLOATS), "computed with. What torch computes in f32 and rounds once, is cast so"),
+    (names_of(INTEGERS), "computed with, exactly; i64 stays i64"),
+    ("bool", "logic and choices; arithmetic as torch promotes it"),
+    (
+        "f64",
+        "not in TensorRT. What is made of constants alone is computed in f64 when a program is "
+        "prepared, and only its result is in the engine (optimization level 1 and above). "
+        "The rest stays in Torch; `truncate_double=True` computes it in f32",
+    ),
+    (names_of(QUANTIZED), "between a quantize and a dequantize only"),
+    ("u8", "cast from and to; computed with in Torch"),
+    ("i16 u16 u32 u64", "stay in Torch: TensorRT has nothing of their width"),
+    ("c32 c64 c128", "stay in Torch: TensorRT has no complex numbers"),
+)
+"""What is done about each dtype."""
 
 
 def operators_doc() -> str:
     """The whole document."""
     known = [item for _, item in sorted(converters().items()) if not _is_unknown(item)]
-    lines = [_HEAD.format(count=len(known))]
+    core = core_operators()
+    counts = {
+        "count": len(known),
+        "refused": sum(op in REFUSED for op in core),
+        "earlier": sum(op in EARLIER for op in core),
+    }
+    lines = [_HEAD.format(**counts).rstrip("\n")]
+    lines += [f"| {dtype} | {text} |" for dtype, text in _DTYPES]
+    lines.append("")
     families = sorted(known, key=lambda item: item.family)
     for family, rows in groupby(families, key=lambda item: item.family):
         lines += _section(family, rows)
-    lines += ["## Not given to TensorRT\n", "| operator | why |", "|---|---|"]
-    lines += [f"| `{op}` | {reason} |" for op, reason in sorted(REFUSED.items())]
-    return "\n".join(lines) + "\n"
+    lines += _listed("Gone before", "operator | by", EARLIER)
+    lines += _listed("Not given to TensorRT", "operator | why", {**REFUSED, **NO_MEANING})
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def core_operators() -> list[str]:
+    """The names of what torch tags as core ATen."""
+    packets = (getattr(torch.ops.aten, name, None) for name in dir(torch.ops.aten))
+    return [
+        op_name(overload)
+        for packet in packets
+        if isinstance(packet, OpOverloadPacket)
+        for overload in (getattr(packet, name) for name in packet.overloads())
+        if torch.Tag.core in overload.tags
+    ]
+
+
+def _listed(title: str, columns: str, rows: Mapping[str, str]) -> Iterator[str]:
+    yield f"## {title}\n"
+    yield f"| {columns} |"
+    yield "|---|---|"
+    yield from (f"| `{op}` | {text} |" for op, text in sorted(rows.items()))
+    yield ""
 
 
 def _is_unknown(converter: Converter) -> bool:

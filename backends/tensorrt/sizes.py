@@ -132,12 +132,12 @@ class SizeTable:
         if function in _ROUNDING:
             return _ROUNDING[function](*args)
         step = ARITHMETIC.get(function, function)
-        if step is function and function not in _OPERATORS:
+        if step is function and function not in OPERATORS:
             raise UnsupportedError(f"TensorRT can't compute {function} of a size")
         return step(*args)
 
 
-_OPERATORS: Final = frozenset(
+OPERATORS: Final = frozenset(
     (
         *(operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod),
         *(operator.neg, operator.lt, operator.le, operator.gt, operator.ge),

@@ -9,6 +9,7 @@ import torch
 
 from rewright.backends.tensorrt import formulas
 from rewright.backends.tensorrt.converters.common import (
+    ANY,
     operand,
     wide,
 )
@@ -103,7 +104,7 @@ def type_as(call: Call, self: Tensor, other: Tensor) -> Tensor:
 
 @converts(
     "aten.clone", "aten.alias", "aten.detach", "aten.contiguous", "aten.lift_fresh_copy",
-    "aten.alias_copy", "aten.detach_copy", "aten.lift_fresh", "rw.layout",
+    "aten.alias_copy", "aten.detach_copy", "aten.lift_fresh", "rw.layout", dtypes=ANY,
 )  # fmt: skip
 def same(call: Call, self: Any = None, input: Any = None, strides: Any = None) -> Tensor:
     """The operand itself"""

@@ -10,10 +10,13 @@ import sympy
 import torch
 
 from rewright.backends.tensorrt.declaration import Call
-from rewright.backends.tensorrt.dtypes import COMPUTED, FLOATS
+from rewright.backends.tensorrt.dtypes import COMPUTED, FLOATS, QUANTIZED
 from rewright.backends.tensorrt.tensor import Tensor
 from rewright.ir.graph import Value
 from rewright.ir.types import ScalarType, TensorType
+
+ANY: Final = dict.fromkeys(("self", "input", "out"), COMPUTED | QUANTIZED)
+"""What may be moved without a change."""
 
 FLOAT_OUT: Final = {"self": COMPUTED, "out": FLOATS}
 """Ops whose result is a float, whatever they take."""

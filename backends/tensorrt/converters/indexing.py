@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 
 from rewright.backends.tensorrt.converters.common import operand
+from rewright.backends.tensorrt.converters.selection import places_of
 from rewright.backends.tensorrt.declaration import Call, converts
 from rewright.backends.tensorrt.dtypes import BOOL, COMPUTED, INTEGERS
 from rewright.backends.tensorrt.enums import GatherMode, ScatterMode
@@ -95,9 +96,14 @@ def _whole_numbers(query: Query) -> bool:
     return all(found.dtype in INTEGERS for found in query.tensors("indices"))
 
 
+def _readable(query: Query) -> bool:
+    return _whole_numbers(query) or [x.dtype for x in query.tensors("indices")] == [torch.bool]
+
+
 _PLACES: Final = That(
     "indices that are integers (a mask gives a size that depends on values)", _whole_numbers
 )
+_READABLE: Final = That("indices that are integers, or a single mask", _readable)
 
 
 def _indexed(indices: Sequence[Tensor | None]) -> tuple[int, ...]:
@@ -134,12 +140,15 @@ def _broadcast_shape(call: Call) -> tuple[Any, ...]:
 
 
 @converts("aten.index.Tensor", "aten._unsafe_index.Tensor", dtypes={"indices": COMPUTED},
-          needs=[_PLACES])  # fmt: skip
+          needs=[_READABLE])  # fmt: skip
 def index(call: Call, self: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
-    """GATHER along a dimension, or of several at once"""
+    """GATHER along a dimension, or of several at once; of a mask, NON_ZERO first"""
     shape, dims = call.shape("self"), _indexed(indices)
     if not dims:
         return self
+    first = indices[dims[0]]
+    if first is not None and first.dtype in BOOL:
+        return _masked(self, dims[0], first)
     if len(dims) == 1:
         (dim,) = dims
         only = indices[dim]
@@ -150,6 +159,14 @@ def index(call: Call, self: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
     front = permute(self, [*dims, *rest])
     made = call.net.layer("add_gather_v2", front, _places(call, indices, shape), GatherMode.ND)
     return _placed(made, dims, len(_broadcast_shape(call)))
+
+
+def _masked(x: Tensor, dim: int, mask: Tensor) -> Tensor:
+    """``x[:, mask]``, the mask over the dimensions from `dim` on."""
+    dims = [*range(dim, dim + mask.rank)]
+    rest = [d for d in range(x.rank) if d not in dims]
+    front = permute(x, [*dims, *rest])
+    return _placed(x.net.layer("add_gather_v2", front, places_of(mask), GatherMode.ND), dims, 1)
 
 
 def _placed(made: Tensor, dims: Sequence[int], rank: int) -> Tensor:

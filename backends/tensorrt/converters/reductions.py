@@ -12,7 +12,6 @@ from rewright.backends.tensorrt.converters.common import FLOAT_OUT, dims_of, wid
 from rewright.backends.tensorrt.declaration import Call, converts
 from rewright.backends.tensorrt.dtypes import FLOATS, NUMBERS
 from rewright.backends.tensorrt.enums import CumulativeOperation, TopKOperation
-from rewright.backends.tensorrt.enums import ElementWiseOperation as Binary
 from rewright.backends.tensorrt.enums import ReduceOperation as Reduce
 from rewright.backends.tensorrt.enums import UnaryOperation as Unary
 from rewright.backends.tensorrt.needs import Feature, Numbers, Query, That
@@ -54,7 +53,8 @@ for _name, (_operation, _overloads) in REDUCTIONS.items():
 def _truth(operation: Reduce) -> Callable[..., Tensor]:
     def compute(call: Call, self: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
         numbers = self.to(torch.bool).to(torch.int32)
-        return reduce(numbers, operation, dims_of(dim, self.rank), keepdim).to(torch.bool)
+        # not a cast: of no elements, the maximum is the least number, and the minimum the largest
+        return reduce(numbers, operation, dims_of(dim, self.rank), keepdim) > 0
 
     return compute
 
@@ -102,11 +102,12 @@ def _variance(
     centred = x - mean(x, axes)
     total = reduce(centred * centred, Reduce.SUM, axes, keepdim)
     if isinstance(count, sympy.Basic):
-        return total / call.net.scalar(count, torch.float32).binary(Binary.SUB, float(less)).clamp(
-            0.0
-        )
+        elements = call.net.scalar(count, torch.float32)
+        varying = (elements - float(less)).clamp(0.0)
+        # nothing has no variance, whatever the correction
+        return total / (varying if less >= 0 else elements.equal(0.0).where(0.0, varying))
     freedom = max(float(count) - float(less), 0.0)
-    return total / freedom if freedom else total / (total * 0.0)
+    return total / freedom if freedom and count else total / (total * 0.0)
 
 
 @converts("aten.logsumexp", dtypes=FLOAT_OUT)

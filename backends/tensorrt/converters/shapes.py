@@ -9,6 +9,7 @@ import sympy
 import torch
 from torch.utils._sympy import functions as sizes_of
 
+from rewright.backends.tensorrt.converters.common import ANY
 from rewright.backends.tensorrt.declaration import Call, converts
 from rewright.backends.tensorrt.dtypes import COMPUTED, QUANTIZED
 from rewright.backends.tensorrt.enums import SampleMode
@@ -26,9 +27,6 @@ from rewright.backends.tensorrt.shaping import (
 )
 from rewright.backends.tensorrt.tensor import Tensor
 from rewright.ir.sizes import simplify
-
-ANY: Final = {"self": COMPUTED | QUANTIZED, "out": COMPUTED | QUANTIZED}
-"""What may be moved without a change."""
 
 # --------------------------------------------------------------------------- the same elements
 

@@ -261,9 +261,13 @@ def _gather_nd(layer: Layer, data: Tensor, indices: Tensor) -> tuple[Tensor, Ten
     depth = indices.shape[-1]
     flat, outside, out_shape = _flat_positions(layer, data, indices, batch, depth)
     lead = math.prod(data.shape[:batch])
-    rows = data.reshape(lead, math.prod(data.shape[batch : batch + depth]), -1)
+    sizes = (math.prod(data.shape[batch : batch + depth]), math.prod(data.shape[batch + depth :]))
+    rows = data.reshape(lead, *sizes)
+    if not sizes[0]:  # nowhere to read from, so all is out of bounds
+        rows = data.new_zeros((lead, 1, sizes[1]))
     offset = torch.arange(lead)[:, None]
-    picked = rows[offset, flat.reshape(lead, -1)].reshape(out_shape)
+    places = flat.reshape(lead, math.prod(flat.shape[batch:]))
+    picked = rows[offset, places].reshape(out_shape)
     tail = data.dim() - batch - depth
     return picked, outside.reshape([*outside.shape, *[1] * tail])
 
@@ -306,7 +310,7 @@ def scatter(layer: Layer, data: Tensor, indices: Tensor, updates: Tensor) -> Ten
     depth = indices.shape[-1]
     flat, outside, _ = _flat_positions(layer, data, indices, 0, depth)
     _refuse_outside(layer, outside)
-    rows = data.reshape(math.prod(data.shape[:depth]), -1).clone()
+    rows = data.reshape(math.prod(data.shape[:depth]), math.prod(data.shape[depth:])).clone()
     rows[flat.flatten()] = updates.reshape(flat.numel(), rows.shape[1])
     return rows.reshape(data.shape)
 

@@ -38,6 +38,8 @@ OBJECTS: Final = {
     "_execution": "IExecutionContext",
     "runtime_config": "IRuntimeConfig",
     "runtime_cache": "IRuntimeCache",
+    "refitter": "Refitter",
+    "serialization": "ISerializationConfig",
 }
 """The classes of variables and attributes, by their names."""
 

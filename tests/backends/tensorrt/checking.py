@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from rewright.backends.tensorrt.build import BuildOptions, build_network
+from rewright.backends.tensorrt.build import build_network
 from rewright.backends.tensorrt.declaration import supports
 from rewright.backends.tensorrt.emitter import Emitted, emit
 from rewright.backends.tensorrt.library import Library, load
+from rewright.backends.tensorrt.options import BuildOptions
 from rewright.frontends.export import import_exported
 from rewright.ir.graph import Graph
 from rewright.ir.interpreter import interpret

@@ -22,7 +22,7 @@ import torch
 
 from rewright.backends.tensorrt.library import Library, version_of
 from tests.backends.tensorrt.api_check import api
-from tests.backends.tensorrt.native import CLASSES, checked
+from tests.backends.tensorrt.native import CLASSES, Weights, checked
 
 VERSIONS: Final = tuple(api().versions)
 RTX: Final = VERSIONS[-1]
@@ -31,7 +31,8 @@ CLASSIC: Final = VERSIONS[0]
 ENUMS: Final = (
     "DataType", "TensorIOMode", "TensorLocation", "CudaGraphStrategy", "ComputeCapability",
     "DynamicShapesKernelSpecializationStrategy", "EngineValidity", "EngineInvalidityDiagnostics",
-    "ExecutionContextAllocationStrategy",
+    "ExecutionContextAllocationStrategy", "HardwareCompatibilityLevel", "BuilderFlag",
+    "SerializationFlag",
 )  # fmt: skip
 VALUES: Final = {
     "EngineInvalidityDiagnostics": {
@@ -84,6 +85,7 @@ def double(version: str = RTX, device: torch.device | None = None) -> Library:
         calls=Counter(), failing={}, runs=[], settings={}, device=device or torch.device("cpu"),
         alignment=64 if device is None else 256,
     )  # fmt: skip
+    module.Weights = type("Weights", (Weights,), {"_module": module})
     module.ILogger.log = lambda self, severity, text: None
     for name in ENUMS:
         kinds = {m: api().find(name, m).get(number) for m in api().classes.get(name, {})}

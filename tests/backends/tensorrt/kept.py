@@ -28,6 +28,7 @@ class Kept:
     Attributes:
         emitted: the network, with the memory of its weights.
         streamable: how many bytes of weights can be streamed.
+        given: weights that it was given in the place of its own, by name.
     """
 
     on_device = False
@@ -35,6 +36,7 @@ class Kept:
 
     emitted: Emitted | None
     streamable: int = 0
+    given: Mapping[str, torch.Tensor] = attrs.field(factory=dict)
     lock: Any = attrs.field(factory=threading.Lock)
 
     @functools.cached_property
@@ -70,11 +72,26 @@ class Kept:
         tensor = self.tensors[name]
         return tensor.is_network_input and tensor.is_shape_tensor
 
-    def compute(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The outputs."""
+    @property
+    def named(self) -> dict[str, torch.Tensor]:
+        """The weights that can be changed, by name: memory that the network refers to."""
+        naming = self.emitted.net.naming
+        return {} if naming is None else naming.weights
+
+    def compute(
+        self, inputs: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The outputs, with other contents for some weights."""
+        given = weights or {}
         with self.lock:
-            net = self.emitted.net
-            return evaluate_network(net.definition, inputs, net.weights)
+            net, own = self.emitted.net, {name: self.named[name].clone() for name in given}
+            try:
+                for name, other in given.items():
+                    self.named[name].copy_(other)
+                return evaluate_network(net.definition, inputs, net.weights)
+            finally:
+                for name, before in own.items():
+                    self.named[name].copy_(before)
 
 
 class KeptFunction(Kept):
@@ -106,7 +123,10 @@ class KeptFunction(Kept):
             for port in (*self.inputs, *self.outputs)
         }  # fmt: skip
 
-    def compute(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def compute(
+        self, inputs: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        assert not weights
         return self._function(**inputs)
 
 
@@ -118,8 +138,17 @@ def keep(emitted: Emitted, library: Library, streamable: int = 0) -> Engine:
     """An engine that computes a network, for a library of :func:`double`."""
     data = b"engine %d" % next(_numbers)
     _kept[data] = Kept(emitted, streamable)
+    naming = emitted.net.naming
     return Engine(data, library.name, emitted.inputs, emitted.outputs, 1,
-                  emitted.net.definition.num_layers, 0.0, ())  # fmt: skip
+                  emitted.net.definition.num_layers, 0.0, (),
+                  form=naming.form() if naming else "")  # fmt: skip
+
+
+def keep_with(old: Kept, weights: Mapping[str, torch.Tensor]) -> bytes:
+    """The bytes of an engine with other weights."""
+    data = b"engine %d" % next(_numbers)
+    _kept[data] = attrs.evolve(old, given=dict(weights))
+    return data
 
 
 def keep_function(kept: KeptFunction, library: Library) -> Engine:

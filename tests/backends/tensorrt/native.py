@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 
 from rewright.backends.tensorrt.dtypes import TENSORRT
-from tests.backends.tensorrt.kept import Kept, find
+from tests.backends.tensorrt.kept import Kept, find, keep_with
 
 
 def _is_number(value: Any) -> bool:
@@ -33,6 +33,9 @@ KINDS: Final[dict[str, Callable[[Any], bool]]] = {
     ),
     "IRuntimeConfig": lambda value: _is_a(value, "IRuntimeConfig"),
     "IRuntimeCache": lambda value: _is_a(value, "IRuntimeCache"),
+    "Weights": lambda value: _is_a(value, "Weights"),
+    "SerializationFlag": lambda value: _is_a(value, "SerializationFlag"),
+    "ISerializationConfig": lambda value: _is_a(value, "ISerializationConfig"),
 }
 """What may be given for a type of TensorRT's. Subclasses of int and tuple are fine, as there."""
 
@@ -107,6 +110,14 @@ class Runtime(Native):
         assert KINDS["ILogger"](logger)
         self._module.logger = logger
 
+    @property
+    def engine_host_code_allowed(self) -> bool:
+        return self._module.settings.get("engine_host_code_allowed", False)
+
+    @engine_host_code_allowed.setter
+    def engine_host_code_allowed(self, allowed: bool) -> None:
+        self._module.settings["engine_host_code_allowed"] = allowed
+
     @takes("buffer")
     def deserialize_cuda_engine(self, serialized_engine: Any) -> Any:
         kept = find(bytes(serialized_engine))
@@ -129,6 +140,7 @@ class ICudaEngine(Native):
         self._of = kept
         self._budget = kept.streamable
         self._contexts = 0
+        self._weights = dict(kept.given)
 
     @property
     def num_io_tensors(self) -> int:
@@ -152,6 +164,17 @@ class ICudaEngine(Native):
             self._log("the budget can't be set")
             return
         self._budget = budget
+
+    @takes()
+    def create_serialization_config(self) -> Any:
+        return self._module.ISerializationConfig()
+
+    @takes("ISerializationConfig")
+    def serialize_with_config(self, arg0: Any) -> Any:
+        assert "EXCLUDE_WEIGHTS" not in arg0._flags
+        known = getattr(self._module.SerializationFlag, "__members__", {})
+        keeps = "INCLUDE_REFIT" in arg0._flags or "INCLUDE_REFIT" not in known
+        return memoryview(keep_with(self._of, self._weights if keeps else {}))
 
     @takes("int")
     def get_tensor_name(self, index: int) -> str:
@@ -190,7 +213,8 @@ class ICudaEngine(Native):
     def create_execution_context(self, chosen: Any = None) -> Any:
         self._contexts += 1
         strategy = chosen._strategy if _is_a(chosen, "IRuntimeConfig") else chosen
-        return self._module.IExecutionContext(self._of, getattr(strategy, "name", "STATIC"))
+        name = getattr(strategy, "name", "STATIC")
+        return self._module.IExecutionContext(self._of, name, self._weights)
 
     @takes()
     def create_runtime_config(self) -> Any:
@@ -257,8 +281,8 @@ class IOutputAllocator(Native):
 
 
 class IExecutionContext(Native):
-    def __init__(self, kept: Kept, strategy: str) -> None:
-        self._of, self._strategy = kept, strategy
+    def __init__(self, kept: Kept, strategy: str, weights: dict[str, torch.Tensor]) -> None:
+        self._of, self._strategy, self._weights = kept, strategy, weights
         self._scratch = (0, 0)
         self._profile = 0
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -337,7 +361,7 @@ class IExecutionContext(Native):
             return self._shapes.get(name, self._declared(name))
         if name in self._of.data_dependent:
             return self._declared(name)
-        return tuple(self._of.compute(self._read(zeros=True))[name].shape)
+        return tuple(self._of.compute(self._read(zeros=True), self._weights)[name].shape)
 
     def _read(self, zeros: bool = False) -> dict[str, torch.Tensor]:
         made = {}
@@ -414,7 +438,7 @@ class IExecutionContext(Native):
         with nullcontext() if on_cpu else torch.cuda.stream(torch.cuda.ExternalStream(handle)):
             if not self._scribble():
                 return self._fail("there is too little scratch memory")
-            results = self._of.compute(self._read())
+            results = self._of.compute(self._read(), self._weights)
             for name in outputs:
                 result, address = results[name], self._addresses.get(name, 0)
                 shape = tuple(result.shape)
@@ -435,8 +459,63 @@ class IExecutionContext(Native):
         return address
 
 
+class ISerializationConfig(Native):
+    def __init__(self) -> None:
+        self._flags: set[str] = set()
+
+    @takes("SerializationFlag")
+    def set_flag(self, flag: Any) -> bool:
+        self._flags.add(flag.name)
+        return True
+
+    @takes("SerializationFlag")
+    def clear_flag(self, flag: Any) -> bool:
+        self._flags.discard(flag.name)
+        return True
+
+
+class Weights(Native):
+    def __init__(self, dtype: Any, address: int, count: int) -> None:
+        self._held = (dtype.name, address, count)
+
+
+class Refitter(Native):
+    """Gives an engine other contents for the weights that were named and marked."""
+
+    @takes("ICudaEngine", "ILogger")
+    def __init__(self, engine: Any, logger: Any) -> None:
+        assert _is_a(engine, "ICudaEngine") and KINDS["ILogger"](logger)
+        self._engine = engine
+        self._given: dict[str, torch.Tensor] = {}
+
+    @takes()
+    def get_all_weights(self) -> list[str]:
+        return [*self._engine._of.named]
+
+    @takes("str", "Weights")
+    def set_named_weights(self, name: str, weights: Any) -> bool:
+        """Refuses what is not of the dtype and size that the engine has."""
+        old = self._engine._of.named.get(name)
+        dtype, address, count = weights._held
+        if old is None or TENSORRT[old.dtype] != dtype or old.numel() != count:
+            return self._fail(f"{name}: no such weights")
+        raw = (ctypes.c_char * (count * old.element_size())).from_address(address)
+        self._given[name] = torch.frombuffer(raw, dtype=old.dtype).clone().view(old.shape)
+        return True
+
+    @takes()
+    def get_missing_weights(self) -> list[str]:
+        return []
+
+    @takes()
+    def refit_cuda_engine(self) -> bool:
+        self._engine._weights.update(self._given)
+        return True
+
+
 CLASSES: Final = (
     Runtime, ICudaEngine, IExecutionContext, IRuntimeConfig, IRuntimeCache, IOutputAllocator,
+    ISerializationConfig, Refitter,
 )  # fmt: skip
 
 

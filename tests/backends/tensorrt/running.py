@@ -9,11 +9,12 @@ import attrs
 import pytest
 import torch
 
-from rewright.backends.tensorrt.build import BuildOptions, Engine, build_network
+from rewright.backends.tensorrt.build import Engine, build_network
 from rewright.backends.tensorrt.device import CudaDevice
 from rewright.backends.tensorrt.emitter import Emitted, Port, emit
 from rewright.backends.tensorrt.library import Library, choose
 from rewright.backends.tensorrt.network import Network
+from rewright.backends.tensorrt.options import BuildOptions
 from rewright.backends.tensorrt.runtime import EngineRunner, RunOptions
 from rewright.ir.graph import Graph
 from rewright.ir.interpreter import interpret

@@ -1,4 +1,4 @@
-"""Calls of torch operators with sample arguments, and graphs of one node made of them.
+"""Calls of torch operators with sample arguments.
 
 torch's own table of operators (`op_db`) has sample inputs for its public functions. They are run
 and every operator that they call is kept, composite ones too, with its arguments.
@@ -18,12 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
-from rewright.errors import InferenceError, RewrightError
-from rewright.ir.builder import Builder
-from rewright.ir.graph import Graph, SymbolInfo
-from rewright.ir.ops import get_op, op_name
-from rewright.ir.sizes import Range, symbol
-from rewright.ir.types import TensorType
+from rewright.ir.ops import op_name
 
 DTYPES: Final = (
     torch.float32,
@@ -32,7 +27,19 @@ DTYPES: Final = (
     torch.int64,
     torch.int32,
     torch.bool,
+    torch.uint8,
 )
+"""What tensors of samples are: all that TensorRT computes with, and what it only casts."""
+
+MIXED: Final = {
+    torch.float32: torch.int64,
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float16,
+    torch.int64: torch.float32,
+    torch.int32: torch.int64,
+    torch.bool: torch.float32,
+}
+"""What a second operand is, beside a first one of each dtype, where torch promotes."""
 
 FROM: Final[dict[str, str]] = {
     "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
@@ -101,6 +108,12 @@ EXTRA: Final[dict[str, Callable[[Make], list[tuple[Any, ...]]]]] = {
     "aten.floor_divide.Scalar": lambda t: [(t(3, 4), 2), (t(3, 4), -2)],
     "aten.ger": lambda t: [(t(3), t(4))],
     "aten._weight_norm": lambda t: [(t(4, 3, 2), t(4, 1, 1)), (t(4, 3, 2), t(1, 1, 2), 2)],
+    "prims.broadcast_in_dim": lambda t: [(t(3, 1), (2, 3, 4), (1, 2)), (t(), (2, 3), ())],
+    "prims.convert_element_type": lambda t: [
+        (t(3, 4), dtype) for dtype in (torch.float16, torch.int32, torch.bool, torch.uint8)
+    ],
+    "prims.div": lambda t: [(t(3, 4), t(3, 4)), (t(3, 4), 2)],
+    "prims.sum": lambda t: [(t(3, 4, 5), [0, 2]), (t(3), None), (t(3), [0])],
     "aten.alias": lambda t: [(t(3, 4),)],
     "aten.bitwise_and.Scalar_Tensor": lambda t: [(True, t(3, 4))],
     "aten.bitwise_or.Scalar_Tensor": lambda t: [(False, t(3, 4))],
@@ -153,11 +166,12 @@ class Sample:
 
 
 @functools.cache
-def _table() -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for info in op_db:
+def _table() -> dict[str, list[int]]:
+    """The numbers of the entries of torch's table, by each name of theirs."""
+    found: dict[str, list[int]] = {}
+    for number, info in enumerate(op_db):
         for name in {info.name, info.name.rpartition(".")[2], info.aten_name}:
-            found.setdefault(name, []).append(info)
+            found.setdefault(name, []).append(number)
     return found
 
 
@@ -178,13 +192,24 @@ def samples_of(op: str, dtype: torch.dtype, limit: int = 6) -> list[Sample]:
     if op.startswith("aten.__"):
         return [Sample(op, (_make(dtype, 3, 4), _make(dtype, 4)), {})]
     base = base_name(op)
-    infos = [info for name in FROM.get(base, base).split() for info in _table().get(name, [])]
+    entries = [e for name in FROM.get(base, base).split() for e in _table().get(name, [])]
     found: list[Sample] = []
-    for composite, info in itertools.product((True, False), infos):
-        if dtype in info.dtypes and len(found) < limit:
-            calls = (call for call in _calls(info, dtype, composite) if call.op == op)
+    for composite, entry in itertools.product((True, False), entries):
+        if dtype in op_db[entry].dtypes and len(found) < limit:
+            calls = (call for call in _calls(entry, dtype, composite) if call.op == op)
             found += itertools.islice(calls, limit - len(found))
     return found
+
+
+def mixed(sample: Sample, dtype: torch.dtype) -> Sample | None:
+    """A sample in which every tensor of `dtype` but the first is another; None: there is none."""
+    leaves, spec = pytree.tree_flatten((sample.args, dict(sample.kwargs)))
+    at = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor) and x.dtype is dtype]
+    if len(at) < 2 or dtype not in MIXED:
+        return None
+    put = [x.to(MIXED[dtype]) if i in at[1:] else x for i, x in enumerate(leaves)]
+    args, kwargs = pytree.tree_unflatten(put, spec)
+    return Sample(sample.op, args, kwargs)
 
 
 def _make(dtype: torch.dtype, *shape: int) -> torch.Tensor:
@@ -196,14 +221,31 @@ def _with_number(op: str, sample: Sample, dtype: torch.dtype) -> Sample:
     return Sample(op, (sample.args[0], number, *sample.args[2:]), sample.kwargs)
 
 
-def _calls(info: Any, dtype: torch.dtype, composite: bool) -> Iterator[Sample]:
+def _calls(entry: int, dtype: torch.dtype, composite: bool) -> Iterator[Sample]:
     """Every operator that the samples of an entry call: with composite ones whole, or without."""
-    with warnings.catch_warnings():
+    for number in range(len(_samples(entry, dtype))):
+        yield from _traced(entry, dtype, composite, number)
+
+
+@functools.lru_cache(maxsize=64)
+def _samples(entry: int, dtype: torch.dtype) -> list[Any]:
+    """About a dozen of the samples of an entry, and the same ones whoever asks."""
+    with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
-        samples = list(itertools.islice(info.sample_inputs("cpu", dtype), 40))
-    for sample in samples[:: max(len(samples) // 12, 1)]:
-        yield from _trace(lambda *a, _s=sample: info.op(*a, **_s.kwargs),
-                          (sample.input, *sample.args), composite)  # fmt: skip
+        torch.manual_seed(0)
+        samples = list(itertools.islice(op_db[entry].sample_inputs("cpu", dtype), 40))
+    return samples[:: max(len(samples) // 12, 1)]
+
+
+@functools.lru_cache(maxsize=1024)
+def _traced(entry: int, dtype: torch.dtype, composite: bool, number: int) -> list[Sample]:
+    """What one sample calls."""
+    sample = _samples(entry, dtype)[number]
+
+    def run(*args: Any) -> Any:
+        return op_db[entry].op(*args, **sample.kwargs)
+
+    return _trace(run, (sample.input, *sample.args), composite)
 
 
 def _trace(function: Callable[..., Any], args: Sequence[Any], composite: bool) -> list[Sample]:
@@ -239,99 +281,3 @@ class _Recorder(torch.fx.Interpreter):
         if isinstance(target, torch._ops.OpOverload):
             self.calls.append(Sample(op_name(target), tuple(args), dict(kwargs)))
         return super().call_function(target, args, kwargs)
-
-
-# --------------------------------------------------------------------------- graphs of one node
-
-
-@attrs.frozen(eq=False)
-class Case:
-    """A graph of one node, and the inputs of calls of it."""
-
-    graph: Graph
-    calls: tuple[tuple[torch.Tensor, ...], ...]
-
-
-def static_case(
-    sample: Sample, constants: Sequence[str] = (), unused: Sequence[int] = ()
-) -> Case | None:
-    """The call of a sample.
-
-    Arguments named in `constants` become constants of the graph; results of the numbers `unused`
-    are no outputs of it.
-
-    None where torch has no such call: the table above knows nothing of dtypes.
-    """
-    try:
-        return _case(sample, constants, unused, {})
-    except InferenceError:
-        return None
-
-
-def dynamic_case(
-    sample: Sample, constants: Sequence[str] = (), unused: Sequence[int] = ()
-) -> Case | None:
-    """The call with sizes that vary, as many as the operator lets; None where it lets none.
-
-    Equal sizes vary together, from what they are in the sample up to twice that. The calls are at
-    the least, typical and largest size.
-    """
-    tensors = [t for t in pytree.tree_leaves((sample.args, sample.kwargs)) if _is_tensor(t)]
-    sizes = list(dict.fromkeys(n for t in tensors for n in t.shape if n > 1))
-    for varying in [sizes] if len(sizes) < 2 else [sizes, *([n] for n in sizes)]:
-        try:
-            if varying:
-                return _case(sample, constants, unused, {n: 2 * n for n in varying})
-        except (RewrightError, RuntimeError):  # torch's own rule asks for the values of a tensor
-            continue
-    return None
-
-
-def _is_tensor(item: Any) -> bool:
-    return isinstance(item, torch.Tensor)
-
-
-def _case(
-    sample: Sample,
-    constants: Sequence[str],
-    unused: Sequence[int],
-    largest: Mapping[int, int],
-) -> Case:
-    op = get_op(sample.op)
-    named = op.bind(sample.args, sample.kwargs)
-    graph, given = Graph("main"), []
-    symbols = {n: symbol(f"s{i}") for i, n in enumerate(largest)}
-
-    def put(name: str, item: Any) -> Any:
-        if isinstance(item, torch.Tensor):
-            if name in constants:
-                kind = TensorType(item.dtype, tuple(item.shape))
-                return graph.add_constant(f"{name}{len(graph.constants)}", kind, data=item)
-            shape = tuple(symbols.get(n, n) for n in item.shape)
-            value = graph.add_input(TensorType(item.dtype, shape), f"x{len(given)}")
-            given.append(item)
-            for dim, n in enumerate(item.shape):
-                if n in symbols and symbols[n] not in graph.symbols:
-                    known = Range(n, n + n // 2, largest[n])
-                    graph.symbols[symbols[n]] = SymbolInfo((known,), value, dim)
-            return value
-        if isinstance(item, list | tuple):
-            return tuple(put(name, part) for part in item)
-        return item
-
-    arguments = {name: put(name, item) for name, item in named.items() if name != "generator"}
-    node = Builder(graph).insert(op, arguments)
-    graph.set_outputs([x for i, x in enumerate(node.results) if i not in unused])
-    scales = [dict.fromkeys(largest, 1.0), dict.fromkeys(largest, 1.5), dict.fromkeys(largest, 2.0)]
-    steps = scales if largest else [{}]
-    calls = tuple(tuple(_grown(x, step) for x in given) for step in steps)
-    return Case(graph, calls)
-
-
-def _grown(x: torch.Tensor, step: Mapping[int, float]) -> torch.Tensor:
-    """`x` repeated until its sizes have grown: so its values stay legal."""
-    for dim, n in enumerate(x.shape):
-        if n in step:
-            wanted = n + n // 2 if step[n] == 1.5 else int(n * step[n])
-            x = torch.cat([x, x], dim).narrow(dim, 0, wanted)
-    return x

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import _thread
 import io
+import logging
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -16,15 +18,19 @@ from rich.console import Console
 
 from rewright.backends.tensorrt.bars import bars
 from rewright.backends.tensorrt.build import (
-    BuildOptions,
+    Engine,
+    Job,
     build_engine,
+    build_here,
     build_network,
-    build_networks,
+    build_together,
 )
 from rewright.backends.tensorrt.emitter import Emitted, emit
+from rewright.backends.tensorrt.log import JOURNAL
 from rewright.backends.tensorrt.network import Network
+from rewright.backends.tensorrt.options import BuildOptions
 from rewright.backends.tensorrt.profiles import profiles
-from rewright.backends.tensorrt.progress import Stop, interruptible
+from rewright.backends.tensorrt.progress import Stop, Watcher, interruptible
 from rewright.errors import ConversionError, EngineError, UnsupportedError
 from rewright.ir.graph import Graph
 from rewright.ir.parser import parse_graph
@@ -170,6 +176,33 @@ def test_a_failed_build_says_what_tensorrt_says() -> None:
         build_network(Emitted(net, Graph("sparse"), (), ()), BuildOptions())
 
 
+def test_a_build_without_memory_says_what_to_do() -> None:
+    class Builder:
+        """TensorRT's own words, where the host has no memory."""
+
+        def __init__(self, real: Any, result: Any) -> None:
+            self._real, self._result = real, result
+
+        def build_serialized_network(self, *_: Any) -> Any:
+            if self._result is None:
+                JOURNAL.write(logging.ERROR, "Error Code 2: OutOfMemory (Requested size was 9)")
+            return self._result
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
+    class Huge:
+        def __bytes__(self) -> bytes:
+            raise MemoryError
+
+    for result in (None, Huge()):
+        emitted = emit(_linear(), rtx())
+        emitted.net.builder = Builder(emitted.net.builder, result)
+        with pytest.raises(EngineError, match="no memory for the engine of @mlp") as caught:
+            build_network(emitted, BuildOptions())
+        assert "torch_executed_modules" in str(caught.value.hint)
+
+
 def test_layers_are_named_by_module_node_and_op() -> None:
     graph = parse_graph(
         "graph @g(%x: f32[4]) -> f32[4]\n{\n"
@@ -193,9 +226,16 @@ def test_refusals_name_the_node() -> None:
     assert error.value.backend == "tensorrt"
 
 
+def _job(emitted: Emitted) -> Job:
+    def job(stop: Stop, watcher: Watcher | None) -> Engine:
+        return build_here(emitted, BuildOptions(), watcher, stop)
+
+    return job
+
+
 def test_several_at_a_time() -> None:
     emitted = [emit(_linear(), rtx()) for _ in range(3)]
-    engines = build_networks(emitted, BuildOptions(), workers=2)
+    engines = build_together([_job(item) for item in emitted], workers=2)
     assert [engine.inputs for engine in engines] == [item.inputs for item in emitted]
 
 
@@ -205,8 +245,8 @@ def test_a_failure_stops_the_others_and_is_the_one_that_is_raised() -> None:
     net.mark_output("places", net.layer("add_non_zero", x))
     bad = Emitted(net, Graph("sparse"), (), ())
     with pytest.raises(EngineError, match="could not build @sparse"):
-        build_networks(
-            [bad, *(emit(_linear(), rtx()) for _ in range(3))], BuildOptions(), workers=1
+        build_together(
+            [_job(item) for item in (bad, *(emit(_linear(), rtx()) for _ in range(3)))], workers=1
         )
 
 

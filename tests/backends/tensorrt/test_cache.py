@@ -20,11 +20,12 @@ import torch
 import rewright
 from rewright import store as store_module
 from rewright.backends.tensorrt import cache
-from rewright.backends.tensorrt.build import BuildOptions, Engine, build_engine
-from rewright.backends.tensorrt.cache import cached_engine, engine_key
+from rewright.backends.tensorrt.build import Engine, build_engine
+from rewright.backends.tensorrt.cache import cached_engine, engine_for, engine_key, key_of
 from rewright.backends.tensorrt.declaration import converters
 from rewright.backends.tensorrt.emitter import Port
 from rewright.backends.tensorrt.library import Library
+from rewright.backends.tensorrt.options import BuildOptions
 from rewright.errors import EngineError, SettingsError, UnsupportedError
 from rewright.ir.attributes import Attributes, Opaque
 from rewright.ir.graph import Graph
@@ -304,7 +305,8 @@ def _get(store: Store, graph: Graph, engine: Engine | None = None) -> Engine:
             raise EngineError("nobody should build this")
         return engine
 
-    return cached_engine(graph, LIBRARY, OPTIONS, None, build, store=store)
+    key = key_of(graph, LIBRARY, OPTIONS, {})
+    return cached_engine(key, graph, OPTIONS, build, store=store)
 
 
 def _same(a: Engine, b: Engine) -> bool:
@@ -345,6 +347,17 @@ def test_a_value_that_is_returned_twice_has_two_ports(store: Store) -> None:
     found = _get(store, graph)
     assert [p.name for p in found.outputs] == ["out0", "out1", "out2"]
     assert {p.value for p in found.outputs} == {graph.outputs[0]}
+
+
+def test_an_engine_is_that_of_another_graph_which_is_the_same() -> None:
+    graph, other = _graph(), _graph(re.sub(*NAMES["values"], BLOCK))
+    engine = _engine(graph)
+    found = engine_for(other, engine, graph)
+    assert _same(found, engine)
+    assert [port.name for port in found.inputs] == [port.name for port in engine.inputs]
+    assert [port.value for port in found.inputs] == other.inputs
+    with pytest.raises(ValueError, match="another graph"):
+        engine_for(graph, found, graph)
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "metadata", "other ports"])
@@ -393,6 +406,21 @@ def test_where_nothing_can_be_kept_engines_are_built(
     assert rewright.stats().cache_hits == 0
 
 
+@pytest.mark.parametrize("member", ["get", "put"])
+def test_without_memory_for_the_cache_engines_are_built(
+    store: Store, member: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Store, member, fail)
+    graph = _graph()
+    engine = _engine(graph)
+    assert _get(store, graph, engine) is engine
+    (record,) = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert "@block" in record.getMessage()
+
+
 def test_what_has_no_key_is_built(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "rewright.tensorrt")
     graph = _graph()
@@ -422,7 +450,7 @@ def test_the_environment_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     engine = _engine(graph)
 
     def get() -> Engine:
-        return cached_engine(graph, LIBRARY, OPTIONS, None, lambda: engine)
+        return cached_engine(key_of(graph, LIBRARY, OPTIONS, {}), graph, OPTIONS, lambda: engine)
 
     monkeypatch.setenv("REWRIGHT_CACHE_DIR", str(tmp_path / "here"))
     monkeypatch.setenv("REWRIGHT_CACHE_SIZE", "0")
@@ -442,14 +470,16 @@ def test_a_real_engine(store: Store) -> None:
     library = rtx()
     graph = _graph()
     built = cached_engine(
-        graph, library, OPTIONS, None, lambda: build_engine(graph, library, OPTIONS), store=store
-    )
+        key_of(graph, library, OPTIONS, {}), graph, OPTIONS,
+        lambda: build_engine(graph, library, OPTIONS), store=store,
+    )  # fmt: skip
     other = _graph(re.sub(*NAMES["values"], BLOCK))
 
     def fail() -> Engine:
         raise AssertionError("it is there")
 
-    found = cached_engine(other, library, OPTIONS, None, fail, store=store)
+    key = key_of(other, library, OPTIONS, {})
+    found = cached_engine(key, other, OPTIONS, fail, store=store)
     assert _same(found, built)
     assert [p.name for p in found.inputs] == [p.name for p in built.inputs]
     assert [p.value for p in found.inputs] == other.inputs

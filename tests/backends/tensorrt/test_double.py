@@ -34,6 +34,9 @@ KINDS = {
     "IOutputAllocator": ("IOutputAllocator",),
     "IRuntimeConfig": ("IRuntimeConfig",),
     "IRuntimeCache": ("IRuntimeCache",),
+    "Weights": ("Weights",),
+    "SerializationFlag": ("SerializationFlag",),
+    "ISerializationConfig": ("ISerializationConfig",),
 }
 """What the double calls the types that stand in a binding's docstrings."""
 
