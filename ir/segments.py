@@ -15,6 +15,7 @@ class SegmentProgram:
 
     Attributes:
         graph: takes what the segment takes without its constants, and returns what it returns.
+            Constants that the program writes to are inputs: each call may find other numbers.
         inputs: which operands of the segment its inputs are, in order.
     """
 
@@ -37,8 +38,9 @@ def segment_program(segment: Node) -> SegmentProgram:
     made = Graph(region.name, device=region.device, stage=region.stage)
     copies: dict[Value, Value] = {}
     inputs: list[int] = []
+    written = {*segment.graph.targets}
     for index, (value, outside) in enumerate(zip(region.inputs, segment.operands, strict=True)):
-        if not isinstance(outside, Constant):
+        if not isinstance(outside, Constant) or outside in written:
             inputs.append(index)
             copies[value] = made.add_input(value.type, value.hint)
         elif outside.name in made.constants:  # two operands, one constant

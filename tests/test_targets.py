@@ -1,11 +1,14 @@
 """Programs with engines: what is built, what stays in Torch and why, and what runs where."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 import rewright
 from rewright.errors import EngineError, FallbackWarning, PassError, SettingsError
+from rewright.ir.segments import segments_of
 from rewright.testing import evaluate
 
 pytest.importorskip("tensorrt_rtx")
@@ -37,7 +40,7 @@ def compiled(net, x=X, **settings):
         if not torch.cuda.is_available()
         else _no()
     ):
-        return rewright.compile(net, (x,), target="rtx", **settings)
+        return rewright.compile(net, (x,), **({"target": "rtx"} | settings))
 
 
 def _no():
@@ -107,9 +110,11 @@ def test_writes_and_aliases_stay_at_the_boundary():
 
     eager, net = Counter().eval(), Counter().eval()
     program = compiled(net)
-    for _ in range(2):
-        same(program(X), eager(X))
+    for run in (program, partial(evaluate, program), program):
+        same(run(X), eager(X))
         same(net.total, eager.total)
+    (segment,) = program.segments
+    assert segment.constant_names == (), "an engine would hold the numbers of its build"
 
 
 def test_just_in_time_each_set_of_parameters_has_its_engine(net):
@@ -134,7 +139,14 @@ def test_just_in_time_each_set_of_parameters_has_its_engine(net):
         ({"min_block_size": 4}, "runs all in Torch"),
         ({"target": "rtx", "min_block_size": 0}, "not a legal value"),
         ({"target": "rtx", "torch_executed_ops": "aten.relu"}, "not a legal value"),
-        ({"target": "rtx", "torch_backend": "inductor"}, "torch_backend is 'inductor'"),
+        ({"target": "rtx", "engine_timing_cache": "times"}, "no timing cache"),
+        ({"target": "rtx", "engine_version_compatible": True}, "for other versions"),
+        ({"target": "rtx", "engine_hardware_compatible": "ampere+"}, "hardware compatibility"),
+        ({"target": "rtx", "engine_hardware_compatible": "pascal+"}, "not a legal value"),
+        ({"target": "rtx", "engine_weight_budget": -1}, "not a legal value"),
+        ({"target": "rtx", "engine_workspace": 0}, "not a legal value"),
+        ({"target": "rtx", "engine_timing_cache": 3}, "not a legal value"),
+        ({"engine_refit": True}, "runs all in Torch"),
         ({"target": "rtx", "min_block_size": 2, "pipeline": "partition"}, "partition of its own"),
     ],
     ids=str,
@@ -154,3 +166,97 @@ def test_an_engine_that_was_built_is_found_again(net, tmp_path, monkeypatch):
     assert again.segments[0].engine.data == first.segments[0].engine.data
     compiled(Net().eval())  # other weights
     assert rewright.stats().cache_misses == 2
+
+
+def _missing(flavor):
+    raise EngineError("tensorrt_rtx is not installed", hint="pip install 'tensorrt-rtx>=1.5'")
+
+
+def test_a_library_that_is_missing_is_an_error(net, monkeypatch):
+    """A target that names it is no wish: nothing runs in Torch instead, unless that was asked."""
+    monkeypatch.setattr("rewright.backends.tensorrt.library.load", _missing)
+    with pytest.raises(EngineError, match="not installed") as caught:
+        rewright.compile(net, (X,), target="rtx")
+    assert "pip install" in caught.value.hint
+    fast = torch.compile(net, backend="rewright", options={"target": "rtx", "on_error": "eager"})
+    with torch.no_grad(), pytest.warns(FallbackWarning, match="not installed"):
+        found = fast(X)
+    same(found, net(X))
+
+
+def test_settings_reach_the_build(net):
+    program = compiled(
+        net, target="rtx:8.9", engine_weight_budget=0, engine_workspace=1 << 30,
+        engine_optimization_level=1,
+    )  # fmt: skip
+    (segment,) = program.segments
+    assert segment.options.weight_streaming and segment.options.capabilities == ((8, 9),)
+    assert (segment.options.workspace, segment.options.optimization_level) == (1 << 30, 1)
+    assert segment.load.keywords == {"budget": 0}
+
+
+# --------------------------------------------------------------------------- beside Inductor
+
+
+class Mixed(nn.Module):
+    """Parts for both: a convolution whose weight is no dense tensor, a buffer that is written."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv.weight = nn.Parameter(self.conv.weight.to(memory_format=torch.channels_last))
+        self.out = nn.Linear(8, 4)
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x):
+        h = torch.erf(self.conv(x)).mean((2, 3))
+        y = torch.softmax(self.out(torch.sinh(h) * x.shape[0]), -1)
+        self.seen.add_(y.sum(0))
+        return y, y.argmax(-1), h.t()
+
+
+MANY = ["aten.sinh", "rw.conv*", "aten.conv*"]
+
+
+@pytest.mark.parametrize(
+    "apart", [["aten.erf"], pytest.param(MANY, marks=pytest.mark.slow)], ids=["one", "many"]
+)
+def test_the_rest_is_compiled_by_inductor(apart):
+    net, eager = Mixed().eval(), Mixed().eval()
+    eager.load_state_dict(net.state_dict())
+    program = compiled(
+        net, torch.randn(2, 3, 6, 6), torch_backend="inductor", torch_executed_ops=apart,
+        min_block_size=1, dynamic_shapes=({0: BATCH},),
+    )  # fmt: skip
+    backends = [node.attributes["backend"] for node in segments_of(program.graph)]
+    assert {*backends} == {"tensorrt", "inductor"}
+    assert len(program.segments) == backends.count("tensorrt")
+    assert {left.op for left in program.partition.left}, "what Inductor runs is left out of engines"
+    for run in (program, partial(evaluate, program)):
+        for size in (2, 16):
+            x = torch.randn(size, 3, 6, 6)
+            same(run(x), eager(x))
+            same(net.seen, eager.seen)
+
+
+def test_inductor_may_have_all_of_it(net):
+    """Where no engine is worth it."""
+    program = rewright.compile(
+        net, (X,), target="rtx", torch_backend="inductor", min_block_size=100
+    )
+    assert not program.segments
+    same(program(X), net(X))
+
+
+def test_inductor_beside_engines_just_in_time(net):
+    options = {
+        "target": "rtx", "torch_backend": "inductor", "torch_executed_ops": ["aten.relu"],
+        "min_block_size": 1, "on_error": "raise",
+    }  # fmt: skip
+    fast = torch.compile(Net.forward, backend="rewright", options=options)
+    with torch.no_grad():
+        with pytest.warns(FallbackWarning):
+            first = fast(net, X)
+        same(first, net(X))
+        other = Net().eval()
+        same(fast(other, X), other(X))

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
 
 import attrs
 import torch
 
 from rewright.backends.tensorrt.emitter import Emitted, Port, emit
-from rewright.backends.tensorrt.enums import MemoryPoolType, ProfilingVerbosity
-from rewright.backends.tensorrt.library import Capability, Library
+from rewright.backends.tensorrt.library import Library
 from rewright.backends.tensorrt.log import LOG, watching
+from rewright.backends.tensorrt.options import BuildOptions, configure
 from rewright.backends.tensorrt.profiles import add_profiles
 from rewright.backends.tensorrt.progress import Stop, Watcher, interruptible, monitor
+from rewright.backends.tensorrt.refitting import NEEDS_DRIVER, Naming
+from rewright.backends.tensorrt.timing import timing_cache
 from rewright.errors import EngineError
 from rewright.ir.graph import Graph
-
-
-@attrs.frozen
-class BuildOptions:
-    """How an engine is built.
-
-    Attributes:
-        capabilities: the compute capabilities to build for (TensorRT for RTX); empty: all.
-        optimization_level: TensorRT's, 0 to 5; None: its default.
-        workspace: the most scratch memory that a layer may use, in bytes; None: TensorRT's.
-        weight_streaming: whether weights may be streamed from the host at run time.
-        detailed: whether the engine keeps details of its layers, for inspection.
-    """
-
-    capabilities: tuple[Capability, ...] = ()
-    optimization_level: int | None = None
-    workspace: int | None = None
-    weight_streaming: bool = False
-    detailed: bool = False
 
 
 @attrs.frozen(eq=False)
@@ -52,6 +35,9 @@ class Engine:
         layers: how many layers its network had.
         seconds: how long the build took.
         log: TensorRT's warnings and errors during the build.
+        version_compatible: whether later versions of the library may run it, too.
+        form: a digest of the network but for the contents of its weights, where these can be
+            changed (:mod:`~rewright.backends.tensorrt.refitting`); empty where they can't.
     """
 
     data: bytes = attrs.field(repr=lambda data: f"{len(data)} bytes")
@@ -62,6 +48,8 @@ class Engine:
     layers: int
     seconds: float
     log: tuple[str, ...]
+    version_compatible: bool = False
+    form: str = ""
 
 
 def build_engine(
@@ -89,8 +77,9 @@ def build_engine(
         EngineError: TensorRT could not build it, or was stopped.
         KeyboardInterrupt: Ctrl-C was pressed; the build has stopped.
     """
-    emitted = emit(graph, library, constants)
-    return build_network(emitted, options or BuildOptions(), watcher=watcher, stop=stop)
+    options = options or BuildOptions()
+    emitted = emit(graph, library, constants, Naming() if options.refit else None)
+    return build_network(emitted, options, watcher=watcher, stop=stop)
 
 
 def build_network(
@@ -102,26 +91,28 @@ def build_network(
 ) -> Engine:
     """Builds the engine of a network; see :func:`build_engine`."""
     stop = stop or Stop()
-    return interruptible(lambda: _build(emitted, options, watcher, stop), stop)
+    return interruptible(lambda: build_here(emitted, options, watcher, stop), stop)
 
 
-def build_networks(
-    emitted: Sequence[Emitted],
-    options: BuildOptions,
+Job = Callable[[Stop, "Watcher | None"], Engine]
+"""Builds one engine; stops when asked, and tells of its phases."""
+
+
+def build_together(
+    jobs: Sequence[Job],
     *,
-    workers: int = 2,
+    workers: int | None = None,
     watcher: Watcher | None = None,
     stop: Stop | None = None,
 ) -> list[Engine]:
-    """Builds the engines of several networks, some at a time; the first failure stops the rest.
+    """Runs several builds, some at a time; the first failure stops the rest.
 
     TensorRT builds without Python's lock. Memory is what bounds `workers`: a build takes two to
     three times the bytes of its weights.
 
     Args:
-        emitted: the networks.
-        options: how each is built.
-        workers: how many at a time.
+        jobs: the builds.
+        workers: how many at a time; by default as many as there are cores, up to four.
         watcher: is told of the phases of all builds, from several threads.
         stop: stops all when asked.
 
@@ -130,17 +121,18 @@ def build_networks(
         KeyboardInterrupt: Ctrl-C was pressed; all builds have stopped.
     """
     stop = stop or Stop()
+    workers = workers or min(os.cpu_count() or 1, 4, len(jobs)) or 1
 
-    def build(item: Emitted) -> Engine:
+    def build(job: Job) -> Engine:
         try:
-            return _build(item, options, watcher, stop)
+            return job(stop, watcher)
         except BaseException:
             stop.ask()
             raise
 
     def build_all() -> list[Engine]:
         with ThreadPoolExecutor(workers, "tensorrt-build") as pool:
-            futures = [pool.submit(build, item) for item in emitted]
+            futures = [pool.submit(build, job) for job in jobs]
             wait(futures)
         failed = [f for f in futures if f.exception() is not None and not _was_stopped(f)]
         return [future.result() for future in (failed or futures)]
@@ -157,58 +149,38 @@ class BuildStopped(EngineError):
     """A build was stopped before it had ended."""
 
 
-def _build(emitted: Emitted, options: BuildOptions, watcher: Watcher | None, stop: Stop) -> Engine:
+def build_here(
+    emitted: Emitted, options: BuildOptions, watcher: Watcher | None, stop: Stop
+) -> Engine:
+    """Builds the engine of a network in this thread, where no Ctrl-C is heard; see above."""
     net, library = emitted.net, emitted.net.library
     if stop.asked:
         raise _stopped(emitted)
     builder = net.builder
     config = builder.create_builder_config()
     count = add_profiles(builder, config, emitted.graph, emitted.inputs)
-    _configure(config, library, options)
+    configure(config, library, options)
     config.progress_monitor = monitor(library.module, stop, watcher)
     start = time.perf_counter()
-    with watching() as errors:
+    with timing_cache(config, options.timing_cache), watching() as errors:
         serialized = builder.build_serialized_network(net.definition, config)
         log = tuple(errors())
     if serialized is None:
         raise _failure(emitted, log, stop)
     seconds = time.perf_counter() - start
-    data = bytes(serialized)
+    try:
+        data = bytes(serialized)
+    except MemoryError as error:
+        raise _no_memory(emitted) from error
     LOG.info(
         "built @%s: %d layers, %.1f MB, %.1f s", emitted.graph.name,
         net.definition.num_layers, len(data) / 1e6, seconds,
     )  # fmt: skip
-    return Engine(data, library.name, emitted.inputs, emitted.outputs, count,
-                  net.definition.num_layers, seconds, log)  # fmt: skip
-
-
-def _configure(config: Any, library: Library, options: BuildOptions) -> None:
-    trt = library.module
-    if options.optimization_level is not None:
-        config.builder_optimization_level = options.optimization_level
-    if options.workspace is not None:
-        config.set_memory_pool_limit(library.enum(MemoryPoolType.WORKSPACE), options.workspace)
-    if options.detailed:
-        config.profiling_verbosity = library.enum(ProfilingVerbosity.DETAILED)
-    if options.weight_streaming:
-        config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
-    if options.capabilities:
-        if not _builds_for_others(library):
-            raise EngineError(f"{library.name} builds for the GPU of this machine only")
-        for major, minor in options.capabilities:
-            if (major, minor) not in library.capabilities():
-                raise EngineError(f"{library.name} can't build for {major}.{minor}")
-        config.num_compute_capabilities = len(options.capabilities)
-        for index, (major, minor) in enumerate(options.capabilities):
-            member = getattr(trt.ComputeCapability, f"SM{major}{minor}")
-            if not config.set_compute_capability(member, index):
-                raise EngineError(f"{library.name} can't build for {major}.{minor}")
-
-
-def _builds_for_others(library: Library) -> bool:
-    return library.has("IBuilderConfig.num_compute_capabilities") and library.has(
-        "IBuilderConfig.set_compute_capability"
-    )
+    naming = net.naming
+    return Engine(
+        data, library.name, emitted.inputs, emitted.outputs, count, net.definition.num_layers,
+        seconds, log, options.version_compatible, naming.form() if naming else "",
+    )  # fmt: skip
 
 
 def _stopped(emitted: Emitted) -> BuildStopped:
@@ -216,12 +188,28 @@ def _stopped(emitted: Emitted) -> BuildStopped:
     return BuildStopped(f"the build of @{name} was stopped", engine=name)
 
 
+def _no_memory(emitted: Emitted, log: tuple[str, ...] = ()) -> EngineError:
+    name = emitted.graph.name
+    said = f": {' | '.join(log)}" if log else ""
+    return EngineError(
+        f"there is no memory for the engine of @{name}{said}",
+        engine=name,
+        hint="a build takes two to three times the bytes of its weights: leave some modules in "
+        "Torch by torch_executed_modules, or build on a machine with more memory",
+    )
+
+
 def _failure(emitted: Emitted, log: tuple[str, ...], stop: Stop) -> EngineError:
     name, library = emitted.graph.name, emitted.net.library
     if stop.asked:
         return _stopped(emitted)
+    if any("OutOfMemory" in text or "out of memory" in text.lower() for text in log):
+        return _no_memory(emitted, log)
+    hint = "layers are named by module path, node and op: the text names the one at fault"
+    if emitted.net.naming is not None and any("CUDA_SUCCESS" in text for text in log):
+        hint = NEEDS_DRIVER
     return EngineError(
         f"{library.name} could not build @{name}: {' | '.join(log) or 'it does not say why'}",
         engine=name,
-        hint="layers are named by module path, node and op: the text names the one at fault",
+        hint=hint,
     )

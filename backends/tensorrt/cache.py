@@ -32,11 +32,12 @@ import attrs
 import torch
 
 from rewright.backends.contents import tensor_digests
-from rewright.backends.tensorrt.build import BuildOptions, Engine
+from rewright.backends.tensorrt.build import Engine
 from rewright.backends.tensorrt.declaration import converter_of
 from rewright.backends.tensorrt.emitter import Port
 from rewright.backends.tensorrt.library import Library
 from rewright.backends.tensorrt.log import LOG
+from rewright.backends.tensorrt.options import BuildOptions
 from rewright.errors import CompileError, UnsupportedError
 from rewright.ir.canonical import Canonical, canonical
 from rewright.ir.graph import Graph, Value
@@ -49,11 +50,21 @@ _SOURCES: Final = ("rewright.ir", "rewright.backends")
 _BEGAN: Final = time.time()
 
 
+def key_of(
+    graph: Graph, library: Library, options: BuildOptions, constants: Mapping[str, torch.Tensor]
+) -> str | None:
+    """As :func:`engine_key`; None where there is no key, which the log says."""
+    try:
+        return engine_key(graph, library, options, constants)
+    except (CompileError, OSError) as error:
+        LOG.info("the engine of @%s can't be kept: %s", graph.name, error)
+        return None
+
+
 def cached_engine(
+    key: str | None,
     graph: Graph,
-    library: Library,
     options: BuildOptions,
-    constants: Mapping[str, torch.Tensor] | None,
     build: Callable[[], Engine],
     *,
     store: Store | None = None,
@@ -64,10 +75,9 @@ def cached_engine(
     line in the log and never an error: the engine is built.
 
     Args:
+        key: as :func:`key_of` gave it; None: it is not kept.
         graph: what the engine computes.
-        library: the TensorRT that it is built with.
         options: how it is built.
-        constants: as :func:`~rewright.backends.tensorrt.build.build_engine` takes them.
         build: builds it.
         store: where engines are kept; by default where the environment says.
 
@@ -75,12 +85,7 @@ def cached_engine(
         SettingsError: the environment asks for a cache of a size that is none.
     """
     store = store or default_store()
-    if not store.limit:
-        return build()
-    try:
-        key = engine_key(graph, library, options, constants or {})
-    except (CompileError, OSError) as error:
-        LOG.info("the engine of @%s can't be kept: %s", graph.name, error)
+    if key is None or not store.limit:
         return build()
     engine = _kept(store, key, graph)
     if engine is not None:
@@ -98,12 +103,16 @@ def _keep(store: Store, key: str, engine: Engine, graph: Graph, options: BuildOp
     about = f"@{graph.name}, {engine.library}{f' for {target}' if target else ''}"
     try:
         store.put(key, engine.data, {"about": about, "engine": describe_engine(engine, graph)})
-    except (TypeError, ValueError) as error:
-        LOG.warning("the engine of @%s can't be kept: %s", graph.name, error)
+    except (TypeError, ValueError, MemoryError) as error:
+        LOG.warning("the engine of @%s can't be kept: %r", graph.name, error)
 
 
 def _kept(store: Store, key: str, graph: Graph) -> Engine | None:
-    entry = store.get(key)
+    try:
+        entry = store.get(key)
+    except MemoryError:
+        LOG.warning("there is no memory to read the engine of @%s from the cache", graph.name)
+        return None
     if entry is None:
         return None
     try:
@@ -256,6 +265,26 @@ def restore_engine(entry: Entry, graph: Graph) -> Engine:
     }
     fields |= _tuples(described)
     return Engine(data=entry.data, **fields)
+
+
+def engine_for(graph: Graph, engine: Engine, other: Graph) -> Engine:
+    """The engine of `other`, which computes the same as `graph`, as that of `graph`.
+
+    Raises:
+        ValueError: the engine was built from another graph.
+    """
+    ports: dict[str, Any] = {
+        name: tuple(
+            attrs.evolve(port, value=_values(graph)[name][number])
+            for port, number in zip(
+                getattr(engine, name),
+                _numbers(_values(other)[name], getattr(engine, name)),
+                strict=True,
+            )
+        )
+        for name in _PORTS
+    }
+    return attrs.evolve(engine, **ports)
 
 
 def _values(graph: Graph) -> dict[str, Sequence[Value]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import torch
@@ -20,6 +21,9 @@ from rewright.ir.ops import SCALAR
 from rewright.ir.printer import value_names
 from rewright.ir.sizes import same
 from rewright.ir.types import DTYPE_NAMES, ScalarType, TensorType
+
+if TYPE_CHECKING:
+    from rewright.backends.tensorrt.refitting import Naming
 
 STRUCTURAL: Final = frozenset((SCALAR.name,))
 """Ops that are numbers and no layers."""
@@ -58,7 +62,10 @@ class Emitted:
 
 
 def emit(
-    graph: Graph, library: Library, constants: Mapping[str, torch.Tensor] | None = None
+    graph: Graph,
+    library: Library,
+    constants: Mapping[str, torch.Tensor] | None = None,
+    naming: Naming | None = None,
 ) -> Emitted:
     """Defines a network that computes `graph`.
 
@@ -67,12 +74,15 @@ def emit(
         library: the TensorRT to use.
         constants: the tensors of constants that have no data of their own, by name. Prepared
             ones are computed where they are missing here.
+        naming: names the weights that come from constants, so that they can be changed later.
 
     Raises:
         ConversionError: a node is not supported, TensorRT refused a layer, or gave a tensor
             that is not what the graph says.
     """
-    return _Emitter(graph, Network(library, graph.name), dict(constants or {})).run()
+    with naming or nullcontext():
+        net = Network(library, graph.name, naming)
+        return _Emitter(graph, net, dict(constants or {})).run()
 
 
 class Scope:
@@ -193,7 +203,10 @@ class _Emitter:
         if missing:
             self.constants |= prepare(self.graph, self._sources())
         for constant in used:
-            scope.values[constant] = self.net.constant(self._data(constant))
+            data, naming = self._data(constant), self.net.naming
+            if naming is not None:
+                data = naming.enter(constant.name, data)
+            scope.values[constant] = self.net.constant(data)
 
     def _sources(self) -> dict[str, torch.Tensor]:
         return {

@@ -73,6 +73,14 @@ class Library:
         return self.flavor == "rtx"
 
     @property
+    def builds_sizes_from_values(self) -> bool:
+        """Whether engines may have sizes that only a run tells.
+
+        TensorRT for RTX defines the layer, `NonZero`, and has no kernel for it: the build fails.
+        """
+        return not self.is_rtx
+
+    @property
     def name(self) -> str:
         """``tensorrt_rtx 1.7.1``."""
         shown = ".".join(map(str, self.version[:3]))

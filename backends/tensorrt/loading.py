@@ -12,7 +12,7 @@ from rewright.backends.tensorrt.asking import Asker
 from rewright.backends.tensorrt.build import Engine
 from rewright.backends.tensorrt.device import Device
 from rewright.backends.tensorrt.execution import Context
-from rewright.backends.tensorrt.library import Library
+from rewright.backends.tensorrt.library import Library, version_of
 from rewright.backends.tensorrt.log import JOURNAL, LOG
 from rewright.backends.tensorrt.needs import Feature
 from rewright.backends.tensorrt.slots import Slot, read_slots
@@ -139,6 +139,8 @@ def load_engine(engine: Engine, asker: Asker, device: Device, options: RunOption
         # torch makes the CUDA context that TensorRT needs to be there.
         spare = torch.empty(device.alignment, dtype=torch.uint8, device=device.torch_device)
         runtime = library.module.Runtime(library.logger)
+        if engine.version_compatible:
+            runtime.engine_host_code_allowed = True  # it brings the runtime that it needs
         position = JOURNAL.position
         cuda_engine = runtime.deserialize_cuda_engine(engine.data)
         if cuda_engine is None:
@@ -156,7 +158,7 @@ def load_engine(engine: Engine, asker: Asker, device: Device, options: RunOption
 
 def _refusal(engine: Engine, library: Library, device: Device) -> str | None:
     """Why `engine` can't run, as far as that is known before TensorRT is asked."""
-    if engine.library != library.name:
+    if engine.library != library.name and not _is_portable(engine, library):
         return f"it was built with {engine.library}, and here is {library.name}"
     refusal = device.refusal()
     if refusal is not None:
@@ -166,6 +168,13 @@ def _refusal(engine: Engine, library: Library, device: Device) -> str | None:
         shown = ", ".join(f"{major}.{minor}" for major, minor in supported)
         return f"{library.name} supports {shown}, and this GPU is a {found[0]}.{found[1]}"
     return None
+
+
+def _is_portable(engine: Engine, library: Library) -> bool:
+    """Whether an engine of another version was made for this one, too."""
+    package, _, version = engine.library.partition(" ")
+    ours = library.name.partition(" ")[0]
+    return engine.version_compatible and package == ours and version_of(version) <= library.version
 
 
 _DIAGNOSED: Final = (
@@ -267,3 +276,23 @@ def serialized_cache(loaded: Loaded) -> bytes | None:
     if runtime_cache is None:
         return None
     return bytes(loaded.asker.ask("serialize the runtime cache", runtime_cache.serialize))
+
+
+_REFIT: Final = Feature("SerializationFlag.INCLUDE_REFIT")
+"""Without it, versions that know it serialize an engine that can't be refitted again."""
+
+
+def serialized_engine(loaded: Loaded) -> bytes:
+    """The engine's bytes, with the weights that it has now.
+
+    Raises:
+        EngineError: TensorRT can't serialize it.
+    """
+    asker, trt, cuda_engine = loaded.asker, loaded.asker.library.module, loaded.cuda_engine
+    serialization = asker.ask("say what to serialize", cuda_engine.create_serialization_config)
+    asker.ask("keep the weights", serialization.clear_flag, trt.SerializationFlag.EXCLUDE_WEIGHTS)
+    if asker.library.has(_REFIT.path):
+        asker.ask("keep it refittable", serialization.set_flag, trt.SerializationFlag.INCLUDE_REFIT)
+    return bytes(
+        asker.ask("serialize the engine", cuda_engine.serialize_with_config, serialization)
+    )

@@ -124,8 +124,28 @@ def _make_logger(trt: Any) -> Any:
     return Logger()
 
 
+_watching: dict[int, int] = {}
+"""How many blocks of each thread watch now."""
+
+
 @contextmanager
 def watching() -> Iterator[Any]:
-    """A function that gives the errors of all threads since the block began."""
-    start = JOURNAL.position
-    yield lambda: JOURNAL.errors(start)
+    """A function that gives the errors since the block began.
+
+    Of all threads, for TensorRT has some of its own; but not of those that watch for themselves.
+    """
+    start, own = JOURNAL.position, threading.get_ident()
+    _watching[own] = _watching.get(own, 0) + 1
+    others: set[int] = set()
+
+    def errors() -> list[str]:
+        others.update(thread for thread in [*_watching] if thread != own)
+        found = [r for r in JOURNAL.since(start) if r.is_error and r.thread not in others]
+        return list(dict.fromkeys(record.text for record in found))
+
+    try:
+        yield errors
+    finally:
+        _watching[own] -= 1
+        if not _watching[own]:
+            del _watching[own]

@@ -26,6 +26,7 @@ from rewright.ir.graph import Node
 from rewright.ir.printer import print_node
 
 if TYPE_CHECKING:
+    from rewright.backends.tensorrt.refitting import Naming
     from rewright.backends.tensorrt.sizes import SizeTable
 
 _LONGEST_NAME: Final = 4096
@@ -41,11 +42,12 @@ class Network:
             memory, so they must live until the engine is built, and stay as they are.
         node: the node that is being converted, for names and errors.
         sizes: what stands for the sizes of the graph that is being converted.
+        naming: names the weights that an engine may be refitted with; None where it is not.
     """
 
     sizes: SizeTable
 
-    def __init__(self, library: Library, name: str = "main") -> None:
+    def __init__(self, library: Library, name: str = "main", naming: Naming | None = None) -> None:
         trt = library.module
         flag = library.enum(NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         self.library = library
@@ -57,6 +59,7 @@ class Network:
         self.definition.name = name
         self.weights: dict[str, torch.Tensor] = {}
         self.node: Node | None = None
+        self.naming = naming
         self._kept: list[Any] = []
         self._constants: dict[int, Tensor] = {}
         self._numbers: dict[tuple[str, torch.dtype, int], Tensor] = {}
@@ -139,6 +142,9 @@ class Network:
         Raises:
             ConversionError: TensorRT refused it.
         """
+        if self.naming is not None:
+            # Also makes the layers of constants, which name weights of their own, before.
+            self.naming.tell(f"{method}{_told(args)}")
         layer = getattr(self.definition, method)(*map(self.native, args))
         if layer is None:
             self.check_log(method)
@@ -160,6 +166,10 @@ class Network:
         for number, tensor in (inputs or {}).items():
             if tensor is not None:
                 layer.set_input(number, tensor.handle)
+        if self.naming is not None:
+            told = f"{what} {layer.name} {_told(list((settings or {}).items()))}"
+            self.naming.tell(f"{told} {_told(list((inputs or {}).items()))}")
+            self.naming.settle(self.definition)
         outputs = tuple(
             self.read(layer.get_output(i), what, layer.name, i) for i in range(layer.num_outputs)
         )
@@ -217,11 +227,16 @@ class Network:
     def weights_of(self, value: torch.Tensor) -> Any:
         """TensorRT's weights for a tensor: its own memory where it is dense and on the CPU."""
         dense = value.detach().cpu().contiguous()
-        self._kept.append(dense)
         dtype = self.trt_dtype(dense.dtype)
         if not dense.numel():
             return self.library.module.Weights(dtype)
-        return self.library.module.Weights(dtype, dense.data_ptr(), dense.numel())
+        if self.naming is not None:
+            dense = self.naming.own(dense)
+        self._kept.append(dense)
+        weights = self.library.module.Weights(dtype, dense.data_ptr(), dense.numel())
+        if self.naming is not None:
+            self.naming.take(weights, dense)
+        return weights
 
     def constant(self, value: torch.Tensor) -> Tensor:
         """`value` as a tensor of the network; no layer is made before it is used."""
@@ -274,3 +289,14 @@ class Network:
         tensor.handle.name = name
         self.definition.mark_output(tensor.handle)
         self.check_log("mark_output")
+
+
+def _told(argument: Any) -> str:
+    """What TensorRT is told, as text: all but the contents of weights."""
+    if isinstance(argument, Tensor):
+        return str(argument.handle.name)
+    if isinstance(argument, torch.Tensor):
+        return "weights"
+    if isinstance(argument, list | tuple):
+        return f"[{', '.join(map(_told, argument))}]"
+    return repr(argument)

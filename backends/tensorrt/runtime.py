@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -29,7 +29,9 @@ from rewright.backends.tensorrt.loading import (
     RunOptions,
     load_engine,
     serialized_cache,
+    serialized_engine,
 )
+from rewright.backends.tensorrt.refitting import refit_engine
 from rewright.backends.tensorrt.slots import Shape, Slot, find_profile
 from rewright.errors import EngineError, InputError
 
@@ -55,7 +57,7 @@ class Counters:
 
 def load_runner(
     engine: Engine, library: Library, options: RunOptions | None = None, *, name: str = "engine",
-    device: Device | None = None,
+    device: Device | None = None, weights: Mapping[str, torch.Tensor] | None = None,
 ) -> EngineRunner:  # fmt: skip
     """An engine that is loaded and ready to be called; takes what :class:`EngineRunner` takes.
 
@@ -63,7 +65,7 @@ def load_runner(
         EngineError: it can't run here; says why.
         SettingsError: an option that this TensorRT, or this engine, has not.
     """
-    runner = EngineRunner(engine, library, options, name=name, device=device)
+    runner = EngineRunner(engine, library, options, name=name, device=device, weights=weights)
     runner.load()
     return runner
 
@@ -77,11 +79,14 @@ class EngineRunner:
         name: what errors call it.
         options: how it is run.
         device: where; None: the current GPU.
+        weights: those that the engine is given in the place of its own, by name, as
+            :func:`~rewright.backends.tensorrt.refitting.refitted_weights` gives them.
     """
 
     def __init__(
         self, engine: Engine, library: Library, options: RunOptions | None = None, *,
         name: str = "engine", device: Device | None = None,
+        weights: Mapping[str, torch.Tensor] | None = None,
     ) -> None:  # fmt: skip
         self.engine = engine
         self.name = name
@@ -95,6 +100,7 @@ class EngineRunner:
         self._leases = threading.local()
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
+        self._weights = weights or {}
 
     # -- loading
 
@@ -114,6 +120,8 @@ class EngineRunner:
             self._places = [i for i, port in enumerate(self.engine.inputs) if port.name in held]
             self._varying = [i for i, slot in enumerate(loaded.inputs) if slot.bounds]
             with self.device.active():
+                if self._weights:
+                    refit_engine(loaded, self._weights)
                 self._pool.add(self._new_context(loaded))
             self._loaded = loaded
 
@@ -133,6 +141,14 @@ class EngineRunner:
             EngineError: TensorRT can't serialize them.
         """
         return serialized_cache(self._ready())
+
+    def serialized(self) -> bytes:
+        """The engine's bytes, with the weights that it was given; it can be refitted again.
+
+        Raises:
+            EngineError: TensorRT can't serialize it.
+        """
+        return serialized_engine(self._ready())
 
     @property
     def counters(self) -> Counters:

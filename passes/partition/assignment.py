@@ -29,11 +29,13 @@ class Overrides:
         modules: paths of modules, globs: ``layers.3``, ``layers.*.attn``. What is inside of a
             module that matches goes with it.
         nodes: single nodes: the name of a result without its %, or a source line, ``model.py:41``.
+        prefix: what the settings that say so begin with.
     """
 
     ops: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    prefix: str = "torch_executed"
 
     def check(self, graph: Graph) -> None:
         """Refuses what matches nothing at all, for that is a slip of the pen.
@@ -46,7 +48,7 @@ class Overrides:
             inside = any(_op_fits(node.op.name, pattern) for node in graph.walk())
             if not inside and not any(_op_fits(name, pattern) for name in names):
                 raise PassError(
-                    f"torch_executed_ops has {pattern!r}, and no operator is called so",
+                    f"{self.prefix}_ops has {pattern!r}, and no operator is called so",
                     hint=did_you_mean(pattern, names),
                 )
         if self.nodes:
@@ -54,7 +56,7 @@ class Overrides:
             for name in self.nodes:
                 if name.removeprefix("%") not in known:
                     raise PassError(
-                        f"torch_executed_nodes has {name!r}, and no node is called so",
+                        f"{self.prefix}_nodes has {name!r}, and no node is called so",
                         hint=did_you_mean(name.removeprefix("%"), sorted(known)),
                     )
 
@@ -62,15 +64,15 @@ class Overrides:
         """Why the user has `node` in torch; None if not."""
         for pattern in self.ops:
             if _op_fits(node.op.name, pattern):
-                return f"torch_executed_ops has {pattern!r}"
+                return f"{self.prefix}_ops has {pattern!r}"
         module = node.loc.module if node.loc else ""
         for pattern in self.modules:
             if any(fnmatch.fnmatchcase(path, pattern) for path in _ancestors(module)):
-                return f"torch_executed_modules has {pattern!r}"
+                return f"{self.prefix}_modules has {pattern!r}"
         names = _names(node) if self.nodes else frozenset()
         for name in self.nodes:
             if name.removeprefix("%") in names:
-                return f"torch_executed_nodes has {name!r}"
+                return f"{self.prefix}_nodes has {name!r}"
         return None
 
 

@@ -72,7 +72,9 @@ def _backend(name: str, known: Mapping[str, SegmentBackend]) -> SegmentBackend:
     if name not in known:
         raise PassError(
             f"there is no backend {name!r} to partition for",
-            hint=did_you_mean(name, known) or "compile for a target that has it",
+            hint=did_you_mean(name, known)
+            if known
+            else "compile for a target that has it; on the command line, --target rtx",
         )
     return known[name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ import attrs
 from rewright.ir.graph import Constant, Graph, Node, Value
 from rewright.ir.location import Location
 from rewright.ir.ops import SCALAR
+from rewright.ir.sizes import bounds
+from rewright.ir.types import TensorType
+from rewright.passes.partition.advice import advice_on
 from rewright.passes.partition.assignment import is_free, tensor_bytes
 
 
@@ -22,16 +26,34 @@ class Port:
         name: as the graph calls it.
         type: as text: ``f16[s0, 768]``.
         bytes: of the tensor; None where its size is symbolic.
+        most: bytes where all sizes are the largest; None where one has no end.
     """
 
     name: str
     type: str
     bytes: int | None
+    most: int | None = None
 
     @classmethod
-    def of(cls, value: Value) -> Port:
-        """The port for a value."""
-        return cls(value.hint or str(value.index), str(value.type), tensor_bytes([value]))
+    def of(cls, value: Value, graph: Graph) -> Port:
+        """The port for a value of `graph`."""
+        held = tensor_bytes([value])
+        name = value.hint or str(value.index)
+        return cls(name, str(value.type), held, _most(value, graph) if held is None else held)
+
+
+def _most(value: Value, graph: Graph) -> int | None:
+    """The bytes of a tensor where all sizes are the largest; None where one has no end."""
+    if not isinstance(value.type, TensorType):
+        return None
+    ranges = {symbol: info.ranges for symbol, info in graph.symbols.items()}
+    count = value.type.dtype.itemsize
+    for dim in value.type.shape:
+        end = dim if isinstance(dim, int) else bounds(dim, ranges).upper
+        if not math.isfinite(end):
+            return None
+        count *= int(end)
+    return count
 
 
 @attrs.frozen
@@ -59,8 +81,8 @@ class SegmentReport:
     constant_bytes: int
 
     @classmethod
-    def of(cls, segment: Node) -> SegmentReport:
-        """What there is to say of a ``rw.segment`` node."""
+    def of(cls, segment: Node, graph: Graph) -> SegmentReport:
+        """What there is to say of a ``rw.segment`` node of `graph`."""
         (region,) = segment.regions
         constants = [v for v in segment.operands if isinstance(v, Constant)]
         return cls(
@@ -68,8 +90,8 @@ class SegmentReport:
             segment.attributes["backend"],
             len(region),
             sum(not is_free(node) for node in region),
-            tuple(Port.of(v) for v in segment.operands if not isinstance(v, Constant)),
-            tuple(Port.of(v) for v in segment.results),
+            tuple(Port.of(v, graph) for v in segment.operands if not isinstance(v, Constant)),
+            tuple(Port.of(v, graph) for v in segment.results),
             len(constants),
             tensor_bytes(constants) or 0,
         )
@@ -84,18 +106,24 @@ class LeftOut:
         name: of its first result.
         where: the user's source line and module.
         reason: why.
+        advice: what to change to get it in; empty where nothing is known.
+        is_free: whether it computes nothing: a view, a number.
     """
 
     op: str
     name: str
     where: Location | None
     reason: str
+    advice: str = ""
+    is_free: bool = False
 
     @classmethod
     def of(cls, node: Node, reason: str) -> LeftOut:
         """A node, with its reason."""
         name = next((v.hint for v in node.results if v.hint), "")
-        return cls(node.op.name, name, node.loc, reason)
+        return cls(
+            node.op.name, name, node.loc, reason, advice_on(node.op.name, reason), is_free(node)
+        )
 
 
 @attrs.frozen
@@ -167,7 +195,9 @@ def report_of(graph: Graph, nodes: int, reasons: dict[Node, str]) -> PartitionRe
         nodes: how many it had before.
         reasons: why nodes are with torch.
     """
-    segments = tuple(SegmentReport.of(node) for node in graph if node.op.name == "rw.segment")
+    segments = tuple(
+        SegmentReport.of(node, graph) for node in graph if node.op.name == "rw.segment"
+    )
     left = tuple(
         LeftOut.of(node, reasons[node])
         for node in graph

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rewright.passes.instruments.protocol import Instrument
     from rewright.passes.instruments.samples import Samples
     from rewright.passes.manager import Pass, Pipeline
+    from rewright.passes.partition.backend import SegmentBackend
 
 __all__ = ["main"]
 
@@ -59,6 +60,13 @@ def parser() -> argparse.ArgumentParser:
         default="refold",
         help="what rules may do to numbers (default: refold)",
     )
+    add(
+        "--target",
+        metavar="TARGET",
+        default="auto",
+        help="what the graph is compiled for: rtx, rtx:8.9, tensorrt. Makes the backends known "
+        "that partition{backends=[tensorrt]} names, and prints what it did to stderr",
+    )
     add("--verify-each", action="store_true", help="verify the graph after each pass")
     add("--timing", action="store_true", help="print where the time went, to stderr")
     add(
@@ -98,11 +106,15 @@ def main(argv: Sequence[str]) -> int:
     for path in options.load:
         _load_plugin(path)
     graph = _read(options.file)
-    _pipeline(options, graph).run(
+    backends = _backends(options.target)
+    run = _pipeline(options, bool(backends)).run(
         graph,
         instruments=_instruments(options, graph),
         exactness=exactness_called(options.exactness),
+        backends=backends,
     )
+    if "partition" in run.reports:
+        print(run.reports["partition"], file=sys.stderr)
     _write(graph, options.output)
     return 0
 
@@ -147,12 +159,24 @@ def _load_plugin(path: Path) -> None:
 # --------------------------------------------------------------------------- what runs
 
 
-def _pipeline(options: argparse.Namespace, graph: "Graph") -> "Pipeline":
+def _backends(target: str) -> "Mapping[str, SegmentBackend]":
+    """The backends of a target, by name.
+
+    Raises:
+        SettingsError: there is no such target.
+        EngineError: its library can't be used.
+    """
+    from rewright.targets import target_of
+
+    return target_of(Settings(target=target)).backends
+
+
+def _pipeline(options: argparse.Namespace, has_engines: bool) -> "Pipeline":
     from rewright.passes.manager import Pipeline
     from rewright.passes.pipelines import default_pipeline
     from rewright.passes.registry import DEFAULT
 
-    ours = default_pipeline()
+    ours = default_pipeline("tensorrt") if has_engines else default_pipeline()
     pipeline = Pipeline.parse(options.passes, {DEFAULT: ours})
     return _only(pipeline, options.only) if options.only else pipeline
 
@@ -194,6 +218,7 @@ def _instruments(options: argparse.Namespace, graph: "Graph") -> "list[Instrumen
     from rewright.passes.instruments.explain import Explain
 
     settings = Settings(
+        target=options.target,
         dump_ir=options.dump,
         verify_each=options.verify_each,
         timing=options.timing,

@@ -5,20 +5,23 @@ The passes know backends by their names only; here is what the names stand for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 
-from rewright.errors import EngineError, SettingsError
+from rewright.errors import EngineError
 from rewright.ir.segments import segments_of
 from rewright.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rewright.backends.tensorrt.build import BuildOptions, Engine
+    from rewright.backends.tensorrt.build import Engine
     from rewright.backends.tensorrt.library import Choice, Library
+    from rewright.backends.tensorrt.options import BuildOptions
+    from rewright.backends.tensorrt.runtime import EngineRunner
     from rewright.backends.tensorrt.segment import Segment
     from rewright.ir.graph import Graph, Node
     from rewright.passes.partition.backend import SegmentBackend
@@ -51,8 +54,9 @@ class Target:
         from rewright.backends.tensorrt.segment import NAME, Segment
 
         library, options = self.choice.library, _options(settings, self.choice)
+        load = partial(_load, budget=settings.engine_weight_budget)
         return {
-            node: Segment.of(node, library, options, _load, settings.on_engine_error)
+            node: Segment.of(node, library, options, load, settings.on_engine_error)
             for node in segments_of(graph)
             if node.attributes["backend"] == NAME
         }
@@ -62,33 +66,44 @@ def target_of(settings: Settings) -> Target:
     """The target that settings name.
 
     Raises:
-        SettingsError: there is no such target, or it can't be had together with another setting.
+        SettingsError: there is no such target, or it has not what another setting asks for.
         EngineError: the TensorRT that it needs is missing, broken or too old.
     """
     if not settings.uses_tensorrt:
         return Target()
-    if settings.torch_backend == "inductor":
-        raise SettingsError(
-            f"target is {settings.target!r}, and torch_backend is 'inductor'",
-            setting="torch_backend",
-            hint="beside TensorRT, the rest runs with torch_backend='eager'",
-        )
     from rewright.backends.tensorrt.library import choose
+    from rewright.backends.tensorrt.options import check_options
 
-    return Target(choose(settings.target, None))
+    choice = choose(settings.target, None)
+    if choice.library is not None:
+        check_options(_options(settings, choice), choice.library)
+    return Target(choice)
 
 
 def _options(settings: Settings, choice: Choice) -> BuildOptions:
-    from rewright.backends.tensorrt.build import BuildOptions
+    from rewright.backends.tensorrt.options import BuildOptions
 
     return BuildOptions(
         capabilities=choice.capabilities,
         optimization_level=settings.engine_optimization_level,
         workspace=settings.engine_workspace,
+        weight_streaming=settings.engine_weight_budget is not None,
+        refit=settings.engine_refit,
+        version_compatible=settings.engine_version_compatible,
+        hardware_compatible=settings.engine_hardware_compatible,
+        timing_cache=settings.engine_timing_cache,
     )
 
 
-def _load(engine: Engine, library: Library, name: str) -> Callable[..., Sequence[Tensor]]:
+def _load(
+    engine: Engine,
+    library: Library,
+    name: str,
+    weights: Mapping[str, Tensor] | None = None,
+    /,
+    *,
+    budget: int | None = None,
+) -> EngineRunner:
     """Makes an engine run here.
 
     Raises:
@@ -96,11 +111,12 @@ def _load(engine: Engine, library: Library, name: str) -> Callable[..., Sequence
     """
     import torch
 
-    from rewright.backends.tensorrt.runtime import load_runner
+    from rewright.backends.tensorrt.runtime import RunOptions, load_runner
 
     if not torch.cuda.is_available():
         raise EngineError(
             "torch finds no CUDA device here",
             hint="the engine runs on a machine that has one",
         )
-    return load_runner(engine, library, name=name)
+    options = RunOptions(weight_budget=budget)
+    return load_runner(engine, library, options, name=name, weights=weights)

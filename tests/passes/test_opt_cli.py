@@ -73,7 +73,7 @@ class TestOpt:
 
     def test_default_is_the_pipeline_of_a_compile(self, file, capsys):
         run(file, "--passes", "default,verify", "--dump", "all")
-        assert "after 002 dce" in capsys.readouterr().err
+        assert "after 003 fuse" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -113,6 +113,31 @@ class TestOpt:
     def test_explain(self, file, capsys):
         run(file, "--load", PLANTED, "--passes", "planted-unary", "--explain", "leaky-relu")
         assert "rule leaky-relu fired 2 times in 001 planted-unary" in capsys.readouterr().err
+
+    def test_a_target_has_backends(self, file, capsys):
+        pytest.importorskip("tensorrt_rtx")
+        parts = "partition{backends=[tensorrt],min_block_size=1,torch_ops=[aten.tanh]}"
+        run(file, "--passes", parts, "--target", "rtx")
+        shown = capsys.readouterr()
+        assert shown.out.count("rw.segment") == 1
+        assert "segments: 1 of tensorrt; they hold 4 of 5 nodes" in shown.err
+        assert "torch_executed_ops has 'aten.tanh'" in shown.err
+
+    def test_default_is_the_pipeline_of_the_target(self, file, capsys):
+        pytest.importorskip("tensorrt_rtx")
+        run(file, "--passes", "default", "--target", "rtx", "--dump", "all")
+        assert "decompose" in capsys.readouterr().err
+
+    def test_no_backend_without_a_target(self, file, capsys):
+        run(file, "--passes", "partition{backends=[tensorrt]}", status=1)
+        assert "--target rtx" in capsys.readouterr().err
+
+    def test_the_replay_of_a_failure_names_the_target(self, file, capsys, tmp_path):
+        pytest.importorskip("tensorrt_rtx")
+        parts = "partition{backends=[tensorrt],require_full=True,torch_ops=[aten.tanh]}"
+        run(file, "--passes", parts, "--target", "rtx", "--reproducer", tmp_path / "r", status=1)
+        (replay,) = [line for line in capsys.readouterr().err.splitlines() if "replay:" in line]
+        assert "--target rtx" in replay
 
     def test_timing_and_verify(self, file, capsys):
         run(file, "--passes", "cse,dce", "--timing", "--verify-each")

@@ -307,7 +307,7 @@ def test_the_pass_reports_and_may_insist():
     plain = json.loads(json.dumps(run.reports["partition"].to_json()))
     assert plain["left"] == [
         {"op": "aten.erf", "name": "b", "where": "net.py:2 (mid.left)",
-         "reason": "taker has no aten.erf"}
+         "reason": "taker has no aten.erf", "advice": "", "is_free": False}
     ]  # fmt: skip
     assert [segment["backend"] for segment in plain["segments"]] == ["taker", "taker"]
     pipeline = Pipeline.parse("partition{backends=[taker], require_full=True}")
