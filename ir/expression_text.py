@@ -174,6 +174,10 @@ def _product_to_python(expr: sympy.Mul, names: Mapping[sympy.Symbol, str] | None
 # --------------------------------------------------------------------------- parsing
 
 _SYMBOL: Final = re.compile(r"[suf]\d+", re.ASCII)
+_MOST_BITS: Final = 4096
+_MOST_FACTORS: Final = 64
+"""The largest powers: of numbers, and of expressions."""
+
 _FLOATS: Final = {"inf": math.inf, "nan": math.nan}
 
 OPERATORS: Final = frozenset(["+", "-", "*", "/", "//", "**", "and", "or", *RELATIONS])
@@ -286,7 +290,21 @@ def _factor(tokens: Tokens) -> Any:
     if tokens.accept("-"):
         return _made(tokens, sympy.Mul, [sympy.Integer(-1), _factor(tokens)])
     base = _atom(tokens)
-    return _made(tokens, sympy.Pow, [base, _factor(tokens)]) if tokens.accept("**") else base
+    if not tokens.accept("**"):
+        return base
+    exponent = _factor(tokens)
+    if _is_absurd(base, exponent):
+        raise tokens.error("no size is such a power", tokens.last)
+    return _made(tokens, sympy.Pow, [base, exponent])
+
+
+def _is_absurd(base: Any, exponent: Any) -> bool:
+    """Whether computing or expanding a power would take forever: a text may come from anybody."""
+    if not isinstance(exponent, sympy.Number):
+        return False
+    if not isinstance(base, sympy.Number):
+        return bool(abs(exponent) > _MOST_FACTORS)
+    return bool(abs(exponent) * math.log2(abs(base) + 2) > _MOST_BITS)
 
 
 def _atom(tokens: Tokens) -> Any:

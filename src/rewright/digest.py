@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
-__all__ = ["CHUNK", "Read", "digest", "digests"]
+__all__ = ["CHUNK", "Digester", "Read", "digest", "digests"]
 
 CHUNK: Final = 8 << 20
 """Bytes of a chunk."""
@@ -49,12 +49,38 @@ def digests(sources: Sequence[tuple[int, Read]]) -> list[bytes]:
     return [_root(length, islice(leaves, -(-length // CHUNK))) for length, _ in sources]
 
 
+class Digester:
+    """The digest of bytes that come in pieces, of any sizes."""
+
+    def __init__(self) -> None:
+        self._length = 0
+        self._leaves: list[bytes] = []
+        self._leaf = hashlib.sha256()
+
+    def update(self, piece: bytes | memoryview) -> None:
+        """Adds a piece."""
+        view = memoryview(piece).cast("B")
+        while len(view):
+            space = CHUNK - self._length % CHUNK
+            part, view = view[:space], view[space:]
+            self._leaf.update(part)
+            self._length += len(part)
+            if self._length % CHUNK == 0:
+                self._leaves.append(self._leaf.digest())
+                self._leaf = hashlib.sha256()
+
+    def digest(self) -> bytes:
+        """The digest of all pieces so far: 32 bytes."""
+        last = [self._leaf.digest()] if self._length % CHUNK else []
+        return _root(self._length, iter([*self._leaves, *last]))
+
+
 def _leaf(task: tuple[Read, int, int]) -> bytes:
     read, start, stop = task
     return hashlib.sha256(read(start, stop)).digest()
 
 
-def _root(length: int, leaves: islice[bytes]) -> bytes:
+def _root(length: int, leaves: Iterator[bytes]) -> bytes:
     return hashlib.sha256(length.to_bytes(8, "little") + b"".join(leaves)).digest()
 
 
