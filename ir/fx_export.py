@@ -9,25 +9,23 @@ from __future__ import annotations
 import itertools
 import keyword
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import sympy
 import torch
 import torch.fx
 
-from rewright.errors import InputError, UnsupportedError
+from rewright.errors import InputError
 from rewright.ir.attributes import Opaque, Operand, RegionRef
 from rewright.ir.calls import flat_results, nests_results, returns_bare, torch_arguments
 from rewright.ir.dispatched import dispatched_form
 from rewright.ir.fakes import FakeWorld, example_sizes
-from rewright.ir.fx_sizes import emit_size
+from rewright.ir.fx_sizes import emit_size, emit_solution
 from rewright.ir.graph import Constant, Graph, Node, SymbolInfo, Value
 from rewright.ir.location import Location
 from rewright.ir.ops import SCALAR, SEGMENT, call_args
-from rewright.ir.sizes import Range, solve
-
-_SIZE = sympy.Dummy("size", integer=True)
+from rewright.ir.sizes import Range
 
 
 def to_fx(
@@ -59,9 +57,9 @@ def to_fx(
         InputError: a source has no data (with ``attributes``).
         UnsupportedError: a size is computed in a way that FX has no word for.
     """
-    world = _world(graph)
+    world = world_of(graph)
     root = torch.nn.Module()
-    exporter = _Exporter(graph, torch.fx.Graph(), root, world, function_of)
+    exporter = FxWriter(graph, torch.fx.Graph(), root, world, function_of)
     if sizes == "inputs":
         for symbol in size_inputs(graph):
             exporter.sizes[symbol] = exporter.placeholder(symbol.name, world.number(symbol))
@@ -89,7 +87,7 @@ def size_inputs(graph: Graph) -> tuple[sympy.Symbol, ...]:
     return tuple(symbol for symbol, info in graph.symbols.items() if info.binding.is_input)
 
 
-def _world(graph: Graph) -> FakeWorld:
+def world_of(graph: Graph) -> FakeWorld:
     """Fake values over the symbols of `graph` and all its regions."""
     ranges: dict[sympy.Symbol, tuple[Range, ...]] = {}
     for region in (*(r for node in graph.walk() for r in node.regions), graph):
@@ -97,8 +95,20 @@ def _world(graph: Graph) -> FakeWorld:
     return FakeWorld(ranges, ranges, graph.device, example_sizes(ranges, typical=True))
 
 
-class _Exporter:
-    """Writes one graph (a program, its recipes, a region) into one FX graph."""
+class FxWriter:
+    """Writes one graph (a program, its recipes, a region) into one FX graph.
+
+    Args:
+        graph: what is written.
+        fx: what it is written to.
+        root: holds what nodes of `fx` get by name.
+        world: where the fake values of ``meta`` live.
+        function_of: as :func:`to_fx` takes it.
+
+    Attributes:
+        values: what stands for each value of `graph` that there is so far.
+        sizes: what stands for each symbol.
+    """
 
     def __init__(
         self,
@@ -166,7 +176,7 @@ class _Exporter:
             if constant.is_source and constant.uses:
                 self.values[constant] = self._held(constant)
         if graph.has_recipes:
-            recipes = _Exporter(graph.prepare, self.fx, self.root, self.world, self.function_of)
+            recipes = FxWriter(graph.prepare, self.fx, self.root, self.world, self.function_of)
             recipes.values = self.values
             recipes.nodes()
             for name, value in zip(
@@ -181,17 +191,22 @@ class _Exporter:
                 name=constant.name,
                 hint="bind it, or take it as an input with constants='inputs'",
             )
-        *path, last = constant.name.split(".")
+        held = self.hold(constant.name, constant.data, constant.kind == "parameter")
+        return self._described(held, self.world.new(constant.type))
+
+    def hold(self, name: str, data: torch.Tensor, as_parameter: bool = False) -> torch.fx.Node:
+        """`data` as a parameter or buffer of the module, called `name` (with dots: a path)."""
+        *path, last = name.split(".")
         holder = self.root
         for part in path:
             if not hasattr(holder, part):
                 holder.add_module(part, torch.nn.Module())
             holder = getattr(holder, part)
-        if constant.kind == "parameter":
-            holder.register_parameter(last, torch.nn.Parameter(constant.data, requires_grad=False))
+        if as_parameter:
+            holder.register_parameter(last, torch.nn.Parameter(data, requires_grad=False))
         else:
-            holder.register_buffer(last, constant.data)
-        return self._described(self.fx.get_attr(constant.name), self.world.new(constant.type))
+            holder.register_buffer(last, data)
+        return self.fx.get_attr(name)
 
     # -- nodes of the IR
 
@@ -200,9 +215,9 @@ class _Exporter:
         self.nodes()
         return [self.values[value] for value in self.graph.terminator.operands]
 
-    def nodes(self) -> None:
-        """All nodes."""
-        for node in self.graph:
+    def nodes(self, wanted: Iterable[Node] | None = None) -> None:
+        """All nodes, or those that are `wanted`, in order."""
+        for node in self.graph if wanted is None else wanted:
             self.loc = node.loc
             for value, result in zip(node.results, self.node(node), strict=True):
                 self.values[value] = result
@@ -210,7 +225,7 @@ class _Exporter:
     def node(self, node: Node) -> Sequence[Any]:
         """What stands for the results of `node`."""
         arguments = torch_arguments(
-            node.attributes, lambda leaf: self._argument(node, leaf), self._object
+            node.attributes, lambda leaf: self._argument(node, leaf), self.opaque
         )
         if node.op is SCALAR:
             return [arguments["value"]]
@@ -218,12 +233,13 @@ class _Exporter:
             return self._inline(node.regions[0], arguments["operands"])
         types = [value.type for value in node.results]
         args, kwargs = call_args(node.op, arguments)
-        dispatched = dispatched_form(node.op)
-        target = dispatched or self.function_of(node) or node.op.target
+        given = self.function_of(node)
+        dispatched = dispatched_form(node.op) if given is None else None
+        target = given or dispatched or node.op.target
         if nests_results(node.op):
             target = _Flat(target)
         if node.op.is_torch or dispatched is not None:
-            args, kwargs = _lists(args), _lists(kwargs)
+            args, kwargs = as_lists(args), as_lists(kwargs)
         vals = [self.world.new(item) for item in types]
         made = self.fx.call_function(target, tuple(args), kwargs)
         if node.op.results == 1:
@@ -243,7 +259,7 @@ class _Exporter:
             return self.size(leaf)
         return leaf
 
-    def _object(self, opaque: Opaque) -> torch.fx.Node:
+    def opaque(self, opaque: Opaque) -> torch.fx.Node:
         """An object that FX has no literal for, as an attribute of the module."""
         return self._attribute("object", opaque.value)
 
@@ -266,21 +282,12 @@ class _Exporter:
         held = self.values[info.binding]
         if info.dim is not None:
             held = self.call(torch.ops.aten.sym_size.int, held, info.dim)
-        equation = info.equation
-        if isinstance(equation, sympy.Eq):  # torch's way to say a bool by an integer: Eq(u0, 1)
-            return self.call(torch.sym_ite, held, 1, 0)
-        solved = held if equation == symbol else solve(equation, symbol, _SIZE)
-        if solved is None:
-            raise UnsupportedError(f"the size {symbol} can't be computed from {equation}")
-        if solved is held:
-            return held
-        others = {s: self.size(s) for s in equation.free_symbols - {symbol}}
-        return emit_size(solved, self.call, {**others, _SIZE: held})
+        return emit_solution(info.equation, symbol, held, self.call, self.size)
 
     # -- regions
 
     def _inline(self, region: Graph, arguments: Sequence[Any]) -> list[Any]:
-        inner = _Exporter(region, self.fx, self.root, self.world, self.function_of)
+        inner = FxWriter(region, self.fx, self.root, self.world, self.function_of)
         inner.values = dict(zip(region.inputs, arguments, strict=True))
         inner.nodes()
         return [inner.values[value] for value in region.outputs]
@@ -288,7 +295,7 @@ class _Exporter:
     def _region(self, node: Node, number: int) -> torch.fx.Node:
         """A region as a submodule, which is how FX gives it to a higher-order operator."""
         region, root = node.regions[number], torch.nn.Module()
-        inner = _Exporter(region, torch.fx.Graph(), root, self.world, self.function_of)
+        inner = FxWriter(region, torch.fx.Graph(), root, self.world, self.function_of)
         for value in region.inputs:
             inner.values[value] = inner.input(value, value.hint or f"input_{value.index}")
         returned = inner.body()
@@ -307,10 +314,10 @@ class _Flat:
         return flat_results(self.function(*args, **kwargs))
 
 
-def _lists(arguments: Any) -> Any:
+def as_lists(arguments: Any) -> Any:
     """Tuples as lists, as torch's schemas have them."""
     if isinstance(arguments, Mapping):
-        return {name: _lists(item) for name, item in arguments.items()}
+        return {name: as_lists(item) for name, item in arguments.items()}
     if isinstance(arguments, list | tuple):
-        return [_lists(item) for item in arguments]
+        return [as_lists(item) for item in arguments]
     return arguments

@@ -12,7 +12,7 @@ import sympy
 import torch
 
 from rewright.errors import UnsupportedError
-from rewright.ir.sizes import format_expr, simplify
+from rewright.ir.sizes import format_expr, simplify, solve
 
 CallFunction: TypeAlias = Callable[..., Any]
 """``(function, *args)``: adds a node that calls `function`; numbers alone are computed."""
@@ -58,6 +58,39 @@ def emit_size(expr: Any, call: CallFunction, sizes: Mapping[sympy.Symbol, Any]) 
     if function is None:
         raise UnsupportedError(f"the size {format_expr(expr)} can't be computed in an FX graph")
     return function(call, *map(part, expr.args))
+
+
+def emit_solution(
+    equation: Any,
+    symbol: sympy.Symbol,
+    held: Any,
+    call: CallFunction,
+    size: Callable[[sympy.Symbol], Any],
+) -> Any:
+    """The size `symbol` by new nodes, where ``equation == held``.
+
+    Args:
+        equation: an expression over `symbol` and others, linear in it.
+        symbol: what is wanted.
+        held: what stands for the value of `equation`.
+        call: adds a node.
+        size: gives what stands for another symbol.
+
+    Raises:
+        UnsupportedError: `equation` can't be solved, or not in words of FX.
+    """
+    if isinstance(equation, sympy.Eq):  # torch's way to say a bool by an integer: Eq(u0, 1)
+        return call(torch.sym_ite, held, 1, 0)
+    solved = held if equation == symbol else solve(equation, symbol, _HELD)
+    if solved is None:
+        raise UnsupportedError(f"the size {symbol} can't be computed from {equation}")
+    if solved is held:
+        return held
+    others = {other: size(other) for other in equation.free_symbols - {symbol}}
+    return emit_size(solved, call, {**others, _HELD: held})
+
+
+_HELD: Final = sympy.Dummy("held", integer=True)
 
 
 def _terms(expr: sympy.Add) -> list[Any]:

@@ -1,0 +1,252 @@
+"""A compiled program as a part of larger models."""
+
+import copy
+import pickle
+import threading
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+import rewright
+from rewright.errors import InputError, RewrightError, UnsupportedError
+
+
+class Encoder(nn.Module):
+    """Something with weights that fold, and a tied one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.tied = self.fc.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.fc(x)) @ self.tied
+
+
+class Model(nn.Module):
+    """A model around an encoder, compiled or not."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x))
+
+
+SIZES = ({0: Dim("n", min=1, max=16)},)
+
+
+@pytest.fixture
+def encoder() -> nn.Module:
+    return Encoder().eval()
+
+
+@pytest.fixture
+def program(encoder: nn.Module) -> rewright.CompiledProgram:
+    return rewright.compile(encoder, (torch.randn(3, 4),), dynamic_shapes=SIZES)
+
+
+def test_it_is_a_module_of_a_model(encoder, program):
+    model = Model(program).eval()
+    assert dict(model.named_children())["encoder"] is program
+    x = torch.randn(5, 4)
+    with torch.no_grad():
+        assert torch.equal(model(x), model.head(program(x)))
+        torch.testing.assert_close(model(x), model.head(encoder(x)))
+    assert [name for name, _ in model.named_parameters()] == ["head.weight", "head.bias"]
+    assert not program.training
+    assert nn.Sequential(program, model.head).eval()(x).shape == (5, 2)
+    assert "CompiledProgram" in repr(model)
+
+
+def test_its_state_dict_is_the_models_own(encoder, program):
+    assert program.state_dict().keys() == encoder.state_dict().keys()
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(program.state_dict()[name], value), name
+    assert "encoder.fc.weight" in Model(program).state_dict()
+
+
+def test_a_checkpoint_is_loaded_by_a_refit(program):
+    other = Model(Encoder()).eval()
+    model = Model(program).eval()
+    model.load_state_dict(other.state_dict())
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(model(x), other(x))
+    with torch.no_grad():
+        other.encoder.fc.bias.zero_()
+    assert model.encoder.state_dict()["fc.bias"].any(), "the program holds copies"
+
+
+def test_a_checkpoint_that_does_not_fit(program):
+    state = Model(Encoder()).state_dict()
+    del state["encoder.fc.bias"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*encoder\.fc\.bias"):
+        Model(program).load_state_dict(state)
+    state["encoder.fc.bias"] = torch.zeros(7)
+    with pytest.raises(RuntimeError, match=r"the weight 'fc\.bias'"):
+        Model(program).load_state_dict(state)
+    state["encoder.fc.bias"], state["encoder.more"] = torch.zeros(4), torch.zeros(4)
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*encoder\.more"):
+        Model(program).load_state_dict(state)
+
+
+def test_there_is_no_training_mode(program):
+    model = Model(program)
+    with pytest.raises(UnsupportedError, match="no training mode"):
+        model.train()
+    assert model.eval().encoder is program
+    with pytest.raises(UnsupportedError, match="compiled already"):
+        program.compile()
+
+
+@pytest.mark.parametrize("change", [nn.Module.half, nn.Module.double, nn.Module.bfloat16])
+def test_dtypes_stay(program, change):
+    with pytest.raises(UnsupportedError, match=r"computes in torch\.float32") as caught:
+        change(Model(program))
+    assert caught.value.hint == "convert the model, and compile that"
+    assert Model(program).float().encoder is program
+
+
+def test_a_half_program_is_a_half_program():
+    model = nn.Linear(4, 4).eval().bfloat16()
+    made = rewright.compile(model, (torch.randn(2, 4, dtype=torch.bfloat16),))
+    assert made.bfloat16() is made
+    with pytest.raises(UnsupportedError, match=r"bfloat16.*torch\.float32"):
+        made.float()
+
+
+def test_it_keeps_its_data(program):
+    with pytest.raises(UnsupportedError, match="can't do without its weights"):
+        program.to("meta")
+    assert program.to("cpu") is program
+    assert program.cpu().share_memory() is program
+
+
+def test_moving_needs_a_device(program):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises((RewrightError, AssertionError, RuntimeError)):
+        Model(program).to("cuda")
+    x = torch.randn(2, 4)
+    assert program(x).device.type == "cpu"
+
+
+@pytest.mark.gpu
+def test_it_moves_to_a_gpu_and_back(encoder, program):
+    model = Model(program).eval().to("cuda")
+    assert model.encoder is program and program.graph.device == "cuda:0"
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(program(x.cuda()).cpu(), encoder(x).detach())
+    assert {value.device.type for value in model.state_dict().values()} == {"cuda"}
+    with pytest.raises(InputError):
+        program(x)
+    model.cpu()
+    assert torch.equal(program(x), encoder(x).detach())
+
+
+def test_hooks_are_called(program):
+    x, seen = torch.randn(5, 4), []
+    expected = program(x)
+    before = program.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+    after = program.register_forward_hook(lambda module, args, result: seen.append(result))
+    assert torch.equal(program(x / 2), expected)
+    assert torch.equal(seen[0], expected)
+    before.remove()
+    after.remove()
+    assert torch.equal(program(x), expected) and len(seen) == 1
+
+
+def test_a_deep_copy_has_its_own_weights(encoder, program):
+    x = torch.randn(5, 4)
+    expected = program(x)
+    model = Model(program).eval()
+    other = copy.deepcopy(model)
+    assert other.encoder is not program
+    with torch.no_grad():
+        encoder.fc.bias.zero_()
+    program.refit()
+    assert torch.equal(other.encoder(x), expected)
+    assert not torch.equal(program(x), expected)
+
+
+def test_a_pickle_is_refused(program):
+    with pytest.raises(UnsupportedError, match="can't be pickled"):
+        pickle.dumps(Model(program))
+
+
+def test_several_programs_of_one_model_at_once(encoder):
+    programs = [rewright.compile(encoder, (torch.randn(n, 4),)) for n in (1, 2, 3)]
+    model = nn.ModuleList(programs)
+    for n, made in enumerate(programs, 1):
+        x = torch.randn(n, 4)
+        torch.testing.assert_close(made(x), encoder(x).detach())
+        with pytest.raises(InputError):
+            made(torch.randn(n + 1, 4))
+    assert len(model.state_dict()) == 3 * len(programs[0].state_dict())
+
+
+def test_inference_mode_inside_and_out(encoder, program):
+    x = torch.randn(5, 4)
+    with torch.inference_mode():
+        inside = program(x)
+        assert inside.is_inference()
+        program.refit(encoder.state_dict())
+    assert torch.equal(program(x), inside)
+    assert not program(x).is_inference()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert program(x).dtype == torch.float32
+
+
+def _work(made: rewright.CompiledProgram, expected: list, calls: int, wrong: list) -> None:
+    for number in range(calls):
+        x, y = expected[number % len(expected)]
+        if not torch.equal(made(x), y):
+            wrong.append(x.shape)
+
+
+def mixed_shapes(made: rewright.CompiledProgram, threads: int, calls: int) -> list:
+    """The shapes of wrong results, of so many threads with so many calls each."""
+    expected = [(x, made(x)) for x in (torch.randn(n, 4) for n in range(1, 17))]
+    wrong: list = []
+    workers = [
+        threading.Thread(target=_work, args=(made, expected[number:] + expected, calls, wrong))
+        for number in range(threads)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return wrong
+
+
+def test_threads_with_mixed_shapes(program):
+    before = rewright.stats()
+    assert mixed_shapes(program, threads=8, calls=50) == []
+    assert (rewright.stats() - before).graphs == 0, "nothing was compiled again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("torch_backend", ["eager", "inductor"])
+def test_many_calls_from_many_threads_take_no_memory(encoder, torch_backend, record_property):
+    made = rewright.compile(
+        encoder, (torch.randn(3, 4),), dynamic_shapes=SIZES, torch_backend=torch_backend
+    )
+    assert mixed_shapes(made, threads=8, calls=1000) == []
+    before = _resident()
+    for _ in range(3):
+        assert mixed_shapes(made, threads=8, calls=1000) == []
+    grown = _resident() - before
+    record_property("grown", grown)
+    print(f"{torch_backend}: 24000 calls, {before} bytes resident before, grown by {grown}")
+    assert grown < 4 << 20
+
+
+def _resident() -> int:
+    """The bytes of this process that are in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
