@@ -220,7 +220,7 @@ class Importer:
         refuse_layout(value, placeholder.name, placeholder.name)
         kind = self.type_of(value)
         assert isinstance(kind, TensorType)
-        number = literal_number(placeholder.name, placeholder.data)
+        number = literal_number(node, placeholder.name, placeholder.data)
         if number is not None:
             return self._number(number, placeholder.data)
         origin = self._origin(placeholder, kind)
@@ -312,14 +312,14 @@ class Importer:
         assert self.owner is not None
         held: Any = operator.attrgetter(str(node.target))(self.owner)
         if isinstance(held, torch.Tensor):
+            number = literal_number(node, str(node.target), held)
+            if number is not None:
+                return self._number(number, held)
             return self._lifted(str(node.target), held)
         return held
 
     def _lifted(self, name: str, data: torch.Tensor) -> Alias:
         """A tensor that the FX module holds itself, as a constant (of the outermost graph)."""
-        number = literal_number(name, data)
-        if number is not None:
-            return self._number(number, data)
         if self.outer is not None:
             outer = self.outer._lifted(name, data).read(self.outer.emit)
             return Alias.fresh(self.lift(outer))

@@ -33,7 +33,8 @@ class Input:
     """One input tensor with a range of shapes.
 
     ``Input(min=(1, 8), opt=(4, 64), max=(32, 512))`` lets both dimensions vary within these
-    bounds; `opt` is the shape to be fastest at. ``Input((4, 64))`` fixes the shape.
+    bounds; `opt` is the shape to be fastest at. ``Input((4, 64))`` fixes the shape. A list of
+    Inputs in the place of one gives several ranges; engines are made to be fast in each.
 
     Args:
         min, opt, max: shapes, all of one rank. A missing `opt` is taken from the export's
@@ -86,7 +87,9 @@ def narrow_ranges(graph: Graph, signature: Signature, inputs: Sequence[Any]) -> 
         graph: an imported graph; its symbol table is changed.
         signature: names its arguments.
         inputs: one :class:`Input` or tensor for each tensor argument, in order; those with a
-            name may stand anywhere and be few.
+            name may stand anywhere and be few. A list of Inputs in the place of one gives a range
+            for each: what is made for ranges (an engine's profiles) is made for the first of
+            each list together, for the second of each, and so on.
 
     Raises:
         InputError: a wrong number, an unknown name, a dtype or size that doesn't fit.
@@ -97,9 +100,34 @@ def narrow_ranges(graph: Graph, signature: Signature, inputs: Sequence[Any]) -> 
             hint="put it into a list: inputs=[...]",
         )
     arguments = [a for a in signature.arguments if a.input is not None]
-    for argument, given in _pairs(graph, arguments, [Input.of(item) for item in inputs]):
-        assert argument.input is not None
-        _narrow(graph, graph.inputs[argument.input], argument.name, given)
+    before, made = dict(graph.symbols), []
+    for chosen in _alternatives(inputs):
+        graph.symbols.update(before)
+        for argument, given in _pairs(graph, arguments, chosen):
+            assert argument.input is not None
+            _narrow(graph, graph.inputs[argument.input], argument.name, given)
+        made.append(dict(graph.symbols))
+    for symbol, info in before.items():
+        found = [table[symbol].ranges for table in made]
+        same = all(ranges == found[0] for ranges in found)
+        ranges = found[0] if same else tuple(known for each in found for known in each)
+        graph.symbols[symbol] = SymbolInfo(ranges, info.binding, info.dim)
+
+
+def _alternatives(inputs: Sequence[Any]) -> list[list[Input]]:
+    """The inputs that belong together: those of the first range, of the second, and so on."""
+    lists = [
+        [Input.of(each) for each in item] if isinstance(item, list | tuple) else [Input.of(item)]
+        for item in inputs
+    ]
+    count = max(1, *map(len, lists)) if lists else 1
+    for item in lists:
+        if len(item) not in (1, count):
+            raise InputError(
+                f"one input has {len(item)} ranges, and another {count}",
+                hint="give each input as many, or one that goes with all",
+            )
+    return [[item[number % len(item)] for item in lists] for number in range(count)]
 
 
 def _pairs(

@@ -193,7 +193,7 @@ def return_copies_not_views(m, x):
 
 
 def return_a_buffer(m, x):
-    return m.cache, m.cache[0], x
+    return m.cache, m.cache[0], x, x + 1
 
 
 def return_a_mutated_view_of_a_buffer(m, x):

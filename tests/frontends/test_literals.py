@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+import rewright
 from rewright.frontends.literals import literal_number
 from tests.frontends.checks import export_and_compare
 from tests.frontends.jit import compiles, jit, same
@@ -25,7 +26,7 @@ class Numbers(nn.Module):
 
 
 def test_numbers_are_fills():
-    program = export_and_compare(Numbers(), (X,))
+    program = export_and_compare(Numbers(), (X,), optimization_level=1)
     fills = [node for node in program.graph if node.op.name == "aten.full"]
     assert [node.attributes["fill_value"] for node in fills] == [
         0.0,
@@ -52,11 +53,41 @@ def test_numbers_in_the_jit():
         same(compiled(X), model(X))
 
 
+class Counter:
+    def __init__(self) -> None:
+        self.calls = torch.tensor(0)
+
+
+def test_a_tensor_from_outside_is_no_number():
+    counter = Counter()
+
+    class Counting(nn.Module):
+        def forward(self, x):
+            counter.calls.add_(1)
+            return x + counter.calls
+
+    exported = torch.export.export(Counting(), (X,), strict=False)
+    counter.calls.zero_()
+    program = rewright.compile_exported(exported)
+    for call in (1, 2, 3):
+        assert torch.equal(program(X), X + call)
+
+
+def _node(*targets) -> torch.fx.Node:
+    graph = torch.fx.Graph()
+    made = graph.placeholder("constant")
+    for target in targets:
+        graph.call_function(target, (made,))
+    return made
+
+
 def test_only_what_the_tracer_named_is_a_number():
     number = torch.tensor(2.0)
-    assert literal_number("layer.lifted_tensor_0", number) == 2.0
-    assert literal_number("_tensor_constant12", number) == 2.0
-    assert literal_number("layer.scale", number) is None
-    assert literal_number("lifted_tensor_0", torch.tensor([2.0])) is None
-    assert literal_number("lifted_tensor_0", torch.tensor(2j)) is None
-    assert literal_number("lifted_tensor_0", None) is None
+    node = _node(torch.ops.aten.lift_fresh_copy.default)
+    assert literal_number(node, "layer.lifted_tensor_0", number) == 2.0
+    assert literal_number(node, "_tensor_constant12", number) == 2.0
+    assert literal_number(node, "layer.scale", number) is None
+    assert literal_number(node, "lifted_tensor_0", torch.tensor([2.0])) is None
+    assert literal_number(node, "lifted_tensor_0", torch.tensor(2j)) is None
+    assert literal_number(node, "lifted_tensor_0", None) is None
+    assert literal_number(_node(torch.ops.aten.relu.default), "lifted_tensor_0", number) is None
