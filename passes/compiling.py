@@ -39,11 +39,16 @@ from rewright.passes.instruments.reproducer import Reproducer
 from rewright.passes.instruments.samples import Samples
 from rewright.passes.instruments.timing import Timing
 from rewright.passes.instruments.verify import VerifyEach
+from rewright.passes.layout.channels_last import ChannelsLast
 from rewright.passes.manager import Pipeline
 from rewright.passes.partition.backend import SegmentBackend
 from rewright.passes.partition.partition import Partition
+from rewright.passes.partition.rest import OutlineTorch
 from rewright.passes.pipelines import default_pipeline
+from rewright.passes.precision.placing import with_precision
+from rewright.passes.precision.truncate_double import with_truncation
 from rewright.passes.registry import DEFAULT
+from rewright.passes.reinplace.reinplace import Reinplace
 from rewright.passes.rule import Exactness
 from rewright.settings import Settings
 
@@ -86,14 +91,26 @@ def run_pipeline(
 def pipeline_of(settings: Settings, backends: Collection[str] = ()) -> Pipeline:
     """The pipeline of a compile. In the text of one, ``default`` stands for ours.
 
-    Where there are `backends`, it ends in a partition, unless it has one already.
+    Where the setting `precision` is given, it has that pass, too. Where there are `backends`, it
+    ends in a partition, unless it has one already, and where Inductor runs the rest, that is
+    outlined for it. Where it has ``reinplace``, that comes after all else.
 
     Raises:
         ParseError: the setting `pipeline` is no pipeline.
     """
-    pipeline = _chosen(settings, bool(backends))
-    if not backends:
-        return pipeline
+    pipeline = with_precision(_chosen(settings, bool(backends)), settings)
+    pipeline = with_truncation(pipeline, settings)
+    if backends:
+        pipeline = _partitioned(pipeline, settings, backends)
+        has_rest = any(isinstance(step, OutlineTorch) for step in pipeline.passes())
+        if settings.torch_backend == "inductor" and not has_rest:
+            pipeline = pipeline.append(OutlineTorch())
+    if any(isinstance(step, Reinplace) for step in pipeline.passes()):
+        return pipeline.remove(Reinplace).append(Reinplace())  # nothing may move behind its back
+    return pipeline
+
+
+def _partitioned(pipeline: Pipeline, settings: Settings, backends: Collection[str]) -> Pipeline:
     stated = {option: getattr(settings, name) for name, option in _PARTITION.items()}
     if not any(isinstance(step, Partition) for step in pipeline.passes()):
         return pipeline.append(Partition(backends=tuple(backends), **stated))
@@ -119,6 +136,9 @@ _PARTITION: Final = {
 
 def _chosen(settings: Settings, has_engines: bool) -> Pipeline:
     ours = default_pipeline("tensorrt" if has_engines else "torch", settings.optimization_level)
+    for needless in (ChannelsLast, Reinplace):  # Inductor chooses memory and its order itself
+        if settings.torch_backend == "inductor" and needless in map(type, ours.passes()):
+            ours = ours.remove(needless)
     if settings.pipeline is None:
         return ours
     if isinstance(settings.pipeline, str):
@@ -153,6 +173,7 @@ class Watch:
         tolerance: how far they may move; None for the dtype's own.
         timing: whether to print where the time went.
         bisect: stops somewhere.
+        target: what the program is compiled for, where that has backends.
     """
 
     dump: DumpSpec | None = None
@@ -163,6 +184,7 @@ class Watch:
     tolerance: float | None = None
     timing: bool = False
     bisect: Bisect | None = None
+    target: str | None = attrs.field(default=None, eq=False)
 
     @classmethod
     def of(cls, settings: Settings, environment: Mapping[str, str]) -> Watch:
@@ -188,6 +210,7 @@ class Watch:
             tolerance=None if isinstance(numerics, bool) else numerics,
             timing=settings.timing or _flag(environment, "REWRIGHT_TIMING"),
             bisect=bisect.from_environment(limit) if limit else None,
+            target=settings.target if settings.uses_tensorrt else None,
         )
 
     def instruments(self, graph: Graph, samples: Samples | None) -> list[Instrument]:
@@ -218,6 +241,8 @@ class Watch:
     def flags(self) -> list[str]:
         """The arguments of ``rewright opt`` that ask for the same judges."""
         flags = ["--verify-each"] if self.verify_each else []
+        if self.target is not None:
+            flags += ["--target", self.target]
         if self.numerics:
             flags.append("--numerics")
         if self.numerics and self.tolerance is not None:

@@ -6,20 +6,25 @@ from typing import Final
 
 from rewright.passes.manager import Pipeline
 
-_FUSED: Final = "cse,canonicalize,fuse,fold-constants,canonicalize,fold-constants,cse,dce"
-_MERGED: Final = (
-    "cse,canonicalize,fuse,fold-constants,fuse-projections,canonicalize,fold-constants,cse,dce"
-)
+DEFAULT_LEVEL: Final = 2
+"""The optimization level of a compile that is not told one."""
+
+_TIDY: Final = "cancel-transpositions,canonicalize,fold-constants,cse,dce"
+_FUSED: Final = f"cse,canonicalize,fuse,fold-constants,{_TIDY}"
+_MERGED: Final = f"cse,canonicalize,fuse,fold-constants,fuse-projections,{_TIDY}"
+
+_DOUBLES: Final = "fold-constants{doubles=True}"
+"""Engines have no f64: frequencies and the like, made from no weight, are prepared."""
 
 TEXTS: Final[dict[tuple[str, int], str]] = {
     ("torch", 0): "",
-    ("torch", 1): "cse,dce",
-    ("torch", 2): _FUSED,
-    ("torch", 3): _MERGED,
+    ("torch", 1): "cse,dce,reinplace",
+    ("torch", 2): f"{_FUSED},channels-last,reinplace",
+    ("torch", 3): f"{_MERGED},channels-last,reinplace",
     ("tensorrt", 0): "decompose",
-    ("tensorrt", 1): f"{_FUSED},decompose,canonicalize,cse,dce",
-    ("tensorrt", 2): f"{_FUSED},decompose,canonicalize,cse,dce",
-    ("tensorrt", 3): f"{_MERGED},decompose,canonicalize,cse,dce",
+    ("tensorrt", 1): f"{_FUSED},{_DOUBLES},decompose,canonicalize,cse,dce,reinplace",
+    ("tensorrt", 2): f"{_FUSED},{_DOUBLES},decompose,canonicalize,cse,dce,reinplace",
+    ("tensorrt", 3): f"{_MERGED},{_DOUBLES},decompose,canonicalize,cse,dce,reinplace",
 }
 """The text of the pipeline, by what runs the program and optimization level.
 
@@ -29,15 +34,19 @@ level  what it does
 0      what a program can't run without
 1      computes nothing twice, nothing in vain, and nothing of weights before a call: an edit of
        a weight is seen. Engines hold their weights anyway, so with them it is level 2
-2      simplifies, fuses, and folds what is constant: batch norms into convolutions, for one. Ahead
-       of time, what is folded keeps the weights of the compile; just in time, each set has its own
+2      the default: simplifies, fuses, and folds what is constant, batch norms into convolutions,
+       for one. Just in time, each set of weights has its own constants, and an edit makes new
+       ones; ahead of time, they hold until ``refit()``
 3      merges projections that share an input, too, which costs a copy of their weights
 =====  ==========================================================================================
 
-A program with segments ends in ``partition``, with the settings of the compile.
+A program with segments ends in ``partition``, with the settings of the compile. The setting
+`precision` puts that pass before what it must precede: ``decompose``, ``channels-last``. Inductor
+chooses memory orders itself, so that the latter is left out for it; so is ``reinplace``, which says
+what Inductor finds out for itself. It is moved to the end, after ``partition`` and passes of yours.
 """
 
 
-def default_pipeline(runs: str = "torch", level: int = 1) -> Pipeline:
+def default_pipeline(runs: str = "torch", level: int = DEFAULT_LEVEL) -> Pipeline:
     """The pipeline for what runs a program, ``torch`` or ``tensorrt``, at an optimization level."""
     return Pipeline.parse(TEXTS[runs, level])

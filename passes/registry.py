@@ -49,8 +49,14 @@ _BUILTIN: Final = (
     "rewright.passes.decomposition.decompose",
     "rewright.passes.folding.fold_constants",
     "rewright.passes.fusion",
+    "rewright.passes.layout.channels_last",
+    "rewright.passes.layout.transpositions",
     "rewright.passes.simplify.canonicalize",
     "rewright.passes.partition.partition",
+    "rewright.passes.partition.rest",
+    "rewright.passes.precision.precision",
+    "rewright.passes.precision.truncate_double",
+    "rewright.passes.reinplace.reinplace",
     "rewright.passes.verify",
 )
 """The modules that register our own passes."""

@@ -16,7 +16,7 @@ import rewright
 ROOT = Path(__file__).resolve().parents[1]
 FACE = ROOT / "src" / "rewright"
 PARTS = ["backends", "frontends", "ir", "passes"]
-OWN = ["testing"]
+OWN = ["artifact", "testing"]
 """Packages of the face itself."""
 
 

@@ -5,6 +5,7 @@ Values have no memory, but a caller sees it. So, in this order,
 1. an output that eager returns as a tensor of its own is copied if it shares memory with an
    input, a constant or another output, and brought to eager's strides if it has others;
 2. values are written back into inputs and buffers, copied before if a write could change them;
+   those that were computed there (:mod:`rewright.ir.in_place`) are there already;
 3. an output that eager returns as an alias is made by the same views from what it aliases.
 """
 
@@ -14,11 +15,12 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from rewright.backends.torch.aliasing import Roots
 from rewright.backends.torch.codegen import Argument, Scope, Writer
 from rewright.backends.torch.liveness import is_computed
 from rewright.backends.torch.source import literal, tuple_of
+from rewright.ir.aliasing import Roots
 from rewright.ir.graph import Graph, ResultSpec, Value, ViewStep
+from rewright.ir.memory import memory_of
 from rewright.ir.ops import call
 from rewright.ir.types import TensorType
 
@@ -31,11 +33,13 @@ class Boundary:
         writer: writes the function that it is the end of.
         scope: the names of the graph's values, all computed.
         roots: whose memory each value may use.
+        is_in_place: whether nodes were computed in the memory that they may take.
     """
 
     writer: Writer
     scope: Scope
     roots: Roots
+    is_in_place: bool = True
     _outputs: dict[int, str] = attrs.field(factory=dict, init=False)
 
     @property
@@ -115,11 +119,29 @@ class Boundary:
     # -- write-backs
 
     def _write_back(self) -> None:
-        pairs = [(target, value) for target, value in self.graph.writebacks if target is not value]
-        targets = {self.scope.names[target]: target for target, _ in pairs}
-        values = [self._copied(self.scope.names[value], value, targets) for _, value in pairs]
-        for (target, _), name in zip(pairs, values, strict=True):
-            self.writer.module.line(f"{self.scope.names[target]}.copy_({name})")
+        known = [(pair, self._is_there(*pair)) for pair in self.graph.writebacks]
+        pending = [(*pair, there) for pair, there in known if there is not True]
+        targets = {self.scope.names[target]: target for target, *_ in pending}
+        copies = []
+        for target, value, there in pending:
+            mine = self.scope.names[target]
+            rivals = {n: t for n, t in targets.items() if n != mine or there is False}
+            copies.append((mine, self._copied(self.scope.names[value], value, rivals), there))
+        for name, made, there in copies:
+            if there is None:
+                with self.writer.module.block(f"if not _is_alias_of({made}, {name}):"):
+                    self.writer.module.line(f"{name}.copy_({made})")
+            else:
+                self.writer.module.line(f"{name}.copy_({made})")
+
+    def _is_there(self, target: Value, value: Value) -> bool | None:
+        """Whether a value is in the memory that it is to be written to; None: torch knows."""
+        if target is value or not self.is_in_place:
+            return target is value
+        place = memory_of(self.graph).places.get(value)
+        if place is None or place.root is not target or place.steps:
+            return False
+        return True if place.sure else None
 
     # -- aliases
 

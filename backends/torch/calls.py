@@ -20,7 +20,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rewright.backends.torch.aliasing import is_composite
+from rewright.ir.aliasing import is_composite
 from rewright.ir.ops import Op
 
 

@@ -31,7 +31,9 @@ from rewright.backends.torch.symbols import in_order, solution, typical, typical
 from rewright.ir.attributes import Operand, Record, RegionRef
 from rewright.ir.calls import returns_bare
 from rewright.ir.graph import Graph, Node, Value
+from rewright.ir.in_place import InPlace, in_place
 from rewright.ir.location import Location
+from rewright.ir.memory import memory_of
 from rewright.ir.ops import SCALAR, SEGMENT, Op, call_args
 from rewright.ir.sizes import evaluate, format_expr
 from rewright.ir.types import ScalarType, TensorType, Type
@@ -137,7 +139,7 @@ class Writer:
     def heading(self, text: str) -> None:
         """A comment that begins a paragraph."""
         self.module.line()
-        self.module.line(f"# {text}")
+        self.module.line(f"# {_on_one_line(text)}")
 
     def _locate(self, loc: Location | None) -> None:
         """A heading where another module of the user's begins."""
@@ -146,11 +148,11 @@ class Writer:
             self.heading(module or "(no module)")
             self._place = Location(module=module)
 
-    def _statement(self, text: str, loc: Location | None) -> None:
+    def statement(self, text: str, loc: Location | None) -> None:
         """One statement, with the user's line where it is another than before."""
         if loc and loc.file and (loc.file, loc.line) != (self._place.file, self._place.line):
             self._place = attrs.evolve(loc)
-            text = f"{text.ljust(_LOCATION_COLUMN)}  # {loc.file}:{loc.line}"
+            text = f"{text.ljust(_LOCATION_COLUMN)}  # {_on_one_line(loc.file)}:{loc.line}"
         self.module.line(text)
 
     # -- nodes
@@ -159,6 +161,8 @@ class Writer:
         special = _SPECIAL.get(node.op.name)
         if special is not None:
             special(self, scope, node)
+        elif (form := in_place(node.op)) is not None:
+            _write(self, scope, node, form)
         else:
             self._assign(scope, node, self._call(scope, node))
 
@@ -168,11 +172,12 @@ class Writer:
             text = f"{names[0]} = {text}"
         elif names:
             text = f"{targets(names)} = {text if _returns_flat(node.op) else f'flat({text})'}"
-        self._statement(text, node.loc)
+        self.statement(text, node.loc)
 
     def results(self, scope: Scope, node: Node) -> list[str]:
         """Names for the results of `node`."""
-        base = node.op.name.split(".")[1]
+        form = in_place(node.op)
+        base = (form.pure if form else node.op).name.split(".")[1]
         for value in node.results:
             wanted = scope.wanted.get(value)
             scope.names[value] = wanted or self.names.unique(value.hint or base)
@@ -194,6 +199,14 @@ class Writer:
         if node.op.name == "aten.slice.Tensor" and (sliced := _subscript(node, named)):
             return sliced
         return self.call(node.op, named, node)
+
+    def arguments(self, scope: Scope, node: Node) -> dict[str, Argument]:
+        """The arguments of a node without regions, by name."""
+        slots = count()
+        return {
+            name: self._argument(value, lambda leaf: self.leaf(scope, node, leaf, next(slots)))
+            for name, value in node.attributes.items()
+        }
 
     def call(self, op: Op, named: Mapping[str, Argument], node: Node | None = None) -> str:
         """The expression that computes `op` on arguments by name."""
@@ -280,6 +293,28 @@ def _subscript(node: Node, named: Mapping[str, Argument]) -> str | None:
     )
     before = ":, " * (dim % value_type.rank)
     return f"{named['self'].text}[{before}{start}:{end}{':' + step if step else ''}]"
+
+
+# --------------------------------------------------------------------------- in place
+
+
+def _write(writer: Writer, scope: Scope, node: Node, form: InPlace) -> None:
+    """A node whose result takes the memory of an operand."""
+    named = writer.arguments(scope, node)
+    taken = {result: scope.names[operand] for result, operand in form.taken(node)}
+    if form.by is not None and form.by.results == 1 and len(taken) == 1:
+        text = writer.call(form.by, named)
+        writer.statement(f"{writer.results(scope, node)[0]} = {text}", node.loc)
+        return
+    if form.by is not None:
+        writer.statement(writer.call(form.by, named), node.loc)
+    elif form.view is not None and not memory_of(node.graph).is_settled(node):
+        rest = {name: item for name, item in named.items() if name != "src"}
+        sliced = _subscript(node, rest) if form.view.name == "aten.slice.Tensor" else None
+        view = sliced or writer.call(form.view, rest)
+        writer.statement(f"{view}.copy_({named['src'].text})", node.loc)
+    for name, held in zip(writer.results(scope, node), taken.values(), strict=True):
+        writer.module.line(f"{name} = {held}")
 
 
 # --------------------------------------------------------------------------- control flow
@@ -389,3 +424,8 @@ _SPECIAL: Mapping[str, Callable[[Writer, Scope, Node], None]] = {
     "higher_order.while_loop": _while,
 }
 """Ops that become statements of their own kind."""
+
+
+def _on_one_line(text: str) -> str:
+    """`text` for a comment: what follows a line break would be code, whoever wrote it."""
+    return " ".join(text.splitlines())

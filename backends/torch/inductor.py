@@ -90,6 +90,8 @@ def part_of(graph: Graph, arriving: Collection[str]) -> Part:
     strides = {
         c: c.data.stride() for c in constants if c.data is not None and c.name not in arriving
     }
+    for constant in copy.constants.values():  # they come with each call, and may be replaced
+        constant.data = None
     return Part(copy, size_inputs(copy), constants, strides, tuple(values), tuple(symbols))
 
 

@@ -28,6 +28,20 @@ def flat(returned: Any) -> tuple[Any, ...]:
     return flat_results(tuple(returned.values()) if isinstance(returned, dict) else returned)
 
 
+def bind_all(constants: Any, *pairs: tuple[Any, Callable[..., Any]]) -> list[Any]:
+    """What runs each segment that another backend took; made together, where the backend can.
+
+    Args:
+        constants: the program's tensors by name.
+        pairs: what the backend made of each segment, and what runs it in Torch.
+    """
+    kinds = {type(made) for made, _ in pairs}
+    together = getattr(kinds.pop(), "bind_all", None) if len(kinds) == 1 else None
+    if together is not None:
+        return list(together(pairs, constants))
+    return [made.bind(constants, in_torch) for made, in_torch in pairs]
+
+
 def alone(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` without gradients and autocast, whatever is on around the call."""
 
@@ -74,13 +88,13 @@ def restride(tensor: Tensor, strides: Sequence[int]) -> Tensor:
     for dim, (size, _, new) in enumerate(places):
         if new == 0 and size > 1:
             base = base.narrow(dim, 0, 1)
-    if not _is_writable(base.shape, strides):
+    if not is_writable(base.shape, strides):
         return tensor
     made = torch.empty_strided(base.shape, strides, dtype=base.dtype, device=base.device)
     return made.copy_(base).expand(tensor.shape)
 
 
-def _is_writable(shape: Sequence[int], strides: Sequence[int]) -> bool:
+def is_writable(shape: Sequence[int], strides: Sequence[int]) -> bool:
     """Whether no two elements of such a tensor are at the same place."""
     end = 1
     for stride, size in sorted(zip(strides, shape, strict=True)):

@@ -34,7 +34,9 @@ IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
         *("_is_alias_of", "_is_any_autocast_enabled"),
     ),
     "rewright.backends.torch.implementations": ("implementation",),
-    "rewright.backends.torch.runtime": ("check_failed", "flat", "operator", "restride"),
+    "rewright.backends.torch.runtime": (
+        *("bind_all", "check_failed", "flat", "operator", "restride"),
+    ),
 }
 """What generated source may import: the names, by module (``""``: modules themselves)."""
 
@@ -121,7 +123,7 @@ class Module:
 
     def text(self) -> str:
         """The whole source."""
-        title = [f"# {line}" for line in self.title.split("\n")]
+        title = [f"# {line}" for line in self.title.splitlines()]
         defined = [f"{name} = {text}" for text, name in self._defined.items()]
         body = [*defined, "", "", *self._lines] if defined else ["", *self._lines]
         return "\n".join([*title, *_imports("\n".join(body)), "", *body, ""])

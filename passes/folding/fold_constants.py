@@ -61,12 +61,14 @@ class FoldConstants(Pass):
         small: so many bytes are always allowed, unless they are only a repetition.
         max_bytes: no prepared constant is larger.
         generated: whether what is made from no source is folded, too, where it is `small`.
+        doubles: whether that is done where it is computed in f64, which no engine can.
     """
 
     max_growth: float = 2.0
     small: int = 1 << 18
     max_bytes: int = 1 << 31
     generated: bool = False
+    doubles: bool = False
 
     def run(self, graph: Graph, context: PassContext) -> None:
         """Folds the constants of `graph`; those of its regions are given to them from outside."""
@@ -205,7 +207,9 @@ class _Folding:
     def is_worth_keeping(self, node: Node, size: int) -> bool:
         """Whether to keep `size` bytes of the results of `node` in memory."""
         sources = self.known[node.results[0]].sources
-        if not sources and not self.options.generated:
+        dtypes = map(_dtype, (*node.operands, *node.results))
+        is_double = self.options.doubles and torch.float64 in dtypes
+        if not sources and not (self.options.generated or is_double):
             return False
         allowed = self.options.max_growth * _bytes_of(sources)
         if not node.op.has(Trait.MOVEMENT):

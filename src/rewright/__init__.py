@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from rewright import errors as errors
 from rewright.errors import RewrightError as RewrightError
+from rewright.interop.on_import import declare_with_torch
 
 if TYPE_CHECKING:  # what type checkers see; `_PUBLIC` is what runs
+    from rewright.artifact.loading import load as load
     from rewright.compiler import compile as compile
     from rewright.compiler import compile_exported as compile_exported
     from rewright.frontends.inputs import Input as Input
@@ -33,6 +35,7 @@ _PUBLIC = {
     "Statistics": "rewright.statistics",
     "compile": "rewright.compiler",
     "compile_exported": "rewright.compiler",
+    "load": "rewright.artifact.loading",
     "reset_stats": "rewright.statistics",
     "stats": "rewright.statistics",
 }
@@ -50,3 +53,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_PUBLIC})
+
+
+declare_with_torch()  # so that torch.export.load knows what our exported programs call

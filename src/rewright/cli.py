@@ -37,6 +37,7 @@ COMMANDS = {
     ),
     "cache": Command("rewright.cache_cli:main", "list and remove what earlier compiles left"),
     "demo": Command("rewright.demo:main", "compile a small model both ways and show what happened"),
+    "inspect": Command("rewright.artifact.inspect:main", "show what is in a saved program"),
     "opt": Command("rewright.opt:main", "run passes on the text of a graph, and look into them"),
     "passes": Command("rewright.pass_list:main", "list the passes and rules that there are"),
     "settings": Command("rewright.cli:settings", "list the settings that a compile takes"),

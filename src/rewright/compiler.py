@@ -132,5 +132,11 @@ def compile_graph(
         built = build(graph, signature, settings, inspect, attached)
     record(graphs=1, nodes=sum(1 for _ in graph.walk()), segments=len(attached) or 1)
     return CompiledProgram(
-        graph, signature, settings, built, tuple(attached.values()), run.reports.get("partition")
+        graph,
+        signature,
+        settings,
+        built,
+        tuple(attached.values()),
+        run.reports.get("partition"),
+        run.reports.get("precision"),
     )

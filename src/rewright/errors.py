@@ -21,6 +21,7 @@ and every warning, in another:
     RewrightWarning
       FallbackWarning        a graph runs in eager mode, because it failed to compile
       DetachedWarning        trainable parameters, whose gradients a compiled graph can't give
+      StaleWeightsWarning    a weight was edited, and a program holds what was made of it before
 
 Each error says what went wrong, where, and what to do next, and keeps the parts as attributes.
 Nodes, values and paths are kept as text, so that an error can be pickled and keeps no graph alive.
@@ -48,6 +49,7 @@ __all__ = [
     "RewrightWarning",
     "RuleError",
     "SettingsError",
+    "StaleWeightsWarning",
     "UnsupportedError",
     "VerificationError",
     "did_you_mean",
@@ -405,3 +407,7 @@ class FallbackWarning(RewrightWarning):
 
 class DetachedWarning(RewrightWarning):
     """A graph was compiled with gradients enabled: what it returns is detached from autograd."""
+
+
+class StaleWeightsWarning(RewrightWarning):
+    """A weight was edited in place, and a program still holds what was made of it before."""

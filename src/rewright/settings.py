@@ -106,9 +106,14 @@ _PIPELINE = "None, a rewright.passes.Pipeline, or its text"
 _TEXT = "None, or a text"
 _TARGET = "'auto', 'cpu', 'cuda', 'rtx', 'rtx:8.9,12.0' (compute capabilities), 'tensorrt'"
 _COUNT = "an integer, at least 1"
+_KEPT = 32
 _BYTES = "None, or a number of bytes above 0"
+_BUDGET = "None, or a number of bytes, 0 among them"
+_HARDWARE = "None, 'ampere+', 'same-capability'"
+_FILE = "None, or the path of a file"
 _ENGINE_LEVEL = "None, or 0 to 5"
 _GLOBS = "a sequence of names, in which * stands for anything"
+_PRECISION = "None, 'fp32', 'fp16', 'bf16'"
 _DEVICE = "None, 'cpu', 'cuda', 'cuda:N', or such a torch.device"
 _INDUCTOR_OPTIONS = "a mapping from names of torch._inductor.config to plain values"
 
@@ -132,16 +137,40 @@ def _target(value: object) -> str:
     raise _illegal("target", value, _TARGET)
 
 
-def _count(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    raise _illegal("min_block_size", value, _COUNT)
+def _count(name: str) -> Callable[[object], int]:
+    """A converter of numbers that are at least 1."""
+
+    def convert(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+            return value
+        raise _illegal(name, value, _COUNT)
+
+    return convert
 
 
-def _bytes(value: object) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+def _bytes(name: str, least: int, legal: str) -> Callable[[object], int | None]:
+    def convert(value: object) -> int | None:
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if value is None or (is_number and value >= least):  # type: ignore[operator]
+            return value  # type: ignore[return-value]
+        raise _illegal(name, value, legal)
+
+    return convert
+
+
+def _hardware(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value in ("ampere+", "same-capability")):
         return value
-    raise _illegal("engine_workspace", value, _BYTES)
+    raise _illegal("engine_hardware_compatible", value, _HARDWARE)
+
+
+def _file(name: str) -> Callable[[object], str | None]:
+    def convert(value: object) -> str | None:
+        if value is None or (isinstance(value, str | os.PathLike) and str(value)):
+            return None if value is None else str(value)
+        raise _illegal(name, value, _FILE)
+
+    return convert
 
 
 def _engine_level(value: object) -> int | None:
@@ -161,6 +190,12 @@ def _globs(name: str) -> Callable[[object], tuple[str, ...]]:
         raise _illegal(name, value, _GLOBS)
 
     return convert
+
+
+def _precision(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value in ("fp32", "fp16", "bf16")):
+        return value
+    raise _illegal("precision", value, _PRECISION)
 
 
 def _level(value: object) -> int:
@@ -253,8 +288,15 @@ _ONLY_WITH_ENGINES = (
     "torch_executed_nodes",
     "require_full_compilation",
     "on_engine_error",
+    "fallback",
+    "truncate_double",
     "engine_optimization_level",
     "engine_workspace",
+    "engine_refit",
+    "engine_weight_budget",
+    "engine_version_compatible",
+    "engine_hardware_compatible",
+    "engine_timing_cache",
 )
 """Settings that would be ignored where all runs in Torch, and so are refused there."""
 
@@ -299,7 +341,7 @@ class Settings:
     min_block_size: int = _value(
         default=3,
         legal=_COUNT,
-        converter=_count,
+        converter=_count("min_block_size"),
         doc="Parts of a program with fewer nodes that compute something stay in Torch.",
     )
     torch_executed_ops: tuple[str, ...] = _value(
@@ -332,6 +374,14 @@ class Settings:
         doc="What to do with a segment whose engine can't run here: run it in Torch, after one "
         "warning that says why, or raise.",
     )
+    fallback: Literal["torch", "none"] = _choice(
+        "torch",
+        "none",
+        default="torch",
+        doc="Whether a saved program can run its segments in Torch. 'none' leaves the weights that "
+        "only segments read out of the file, as their engines have them: on a machine where an "
+        "engine can't run, loading it is an error, and it can't be refitted.",
+    )
     engine_optimization_level: int | None = _value(
         default=None,
         legal=_ENGINE_LEVEL,
@@ -341,14 +391,85 @@ class Settings:
     engine_workspace: int | None = _value(
         default=None,
         legal=_BYTES,
-        converter=_bytes,
+        converter=_bytes("engine_workspace", 1, _BYTES),
         doc="The most scratch memory that a layer of an engine may use; None: TensorRT's default.",
+    )
+    engine_refit: bool = _flag(
+        doc="Build engines whose weights can be changed without another build: program.refit() "
+        "then gives them the new ones. They may be slower, as no kernel can count on the weights. "
+        "With TensorRT for RTX it takes a CUDA driver to build them.",
+    )
+    engine_weight_budget: int | None = _value(
+        default=None,
+        legal=_BUDGET,
+        converter=_bytes("engine_weight_budget", 0, _BUDGET),
+        doc="The most bytes of its weights that an engine keeps on the GPU; the rest is streamed "
+        "from the host as it runs. None: all of them are on the GPU.",
+    )
+    engine_version_compatible: bool = _flag(
+        doc="Build engines that later versions of TensorRT can run, too. Needs target='tensorrt'.",
+    )
+    engine_hardware_compatible: str | None = _value(
+        default=None,
+        legal=_HARDWARE,
+        converter=_hardware,
+        doc="Build engines for other GPUs than this machine's, too: for all from Ampere on, or for "
+        "those of the same compute capability. Needs target='tensorrt'; with 'rtx', the target "
+        "says which GPUs.",
+    )
+    engine_timing_cache: str | None = _value(
+        default=None,
+        legal=_FILE,
+        converter=_file("engine_timing_cache"),
+        doc="A file that keeps how fast kernels were, so that later builds on this GPU are faster. "
+        "Needs target='tensorrt': TensorRT for RTX times no kernels as it builds.",
+    )
+    precision: str | None = _value(
+        default=None,
+        legal=_PRECISION,
+        converter=_precision,
+        doc="What to compute in: 'fp16' and 'bf16' lower products, attention, norms and what is "
+        "between them, and leave in float32 what needs it; 'fp32' computes a program of 16 bits "
+        "in float32. Inputs and outputs keep their dtypes. None: as the program is.",
+    )
+    full_precision_ops: tuple[str, ...] = _value(
+        default=(),
+        legal=_GLOBS,
+        converter=_globs("full_precision_ops"),
+        doc="Operators that stay in float32, whatever `precision` says: 'aten.gelu', 'rw.*norm'.",
+    )
+    full_precision_modules: tuple[str, ...] = _value(
+        default=(),
+        legal=_GLOBS,
+        converter=_globs("full_precision_modules"),
+        doc="Modules that stay in float32 with all that is in them, by path: 'layers.*.mlp'.",
+    )
+    truncate_double: bool = _flag(
+        doc="Compute in float32 what a program computes in float64 and engines could not take. "
+        "Inputs and outputs keep their dtypes; what depends on constants alone is computed in "
+        "float64 in any case, and rounded once. Off: float64 stays in Torch.",
     )
     inductor_options: Options = _value(  # noqa: RUF009 - an attrs.field, of an immutable default
         default=Options(),
         legal=_INDUCTOR_OPTIONS,
         converter=_inductor_options,
         doc="Options for Inductor, for this compile only. Needs torch_backend='inductor'.",
+    )
+    cuda_graphs: Literal["off", "auto", "on"] = _choice(
+        "off",
+        "auto",
+        "on",
+        default="off",
+        doc="Whether calls are captured into CUDA graphs, whole, across all segments: 'auto' does "
+        "so on CUDA where nothing stands in the way (the report says what does); 'on' warns where "
+        "something does, and refuses a program on the CPU.",
+    )
+    cuda_graphs_kept: int = _value(
+        default=_KEPT,
+        legal=_COUNT,
+        converter=_count("cuda_graphs_kept"),
+        doc="The most CUDA graphs that a program keeps: one for each set of shapes, and of "
+        "parameters where these are arguments. Needs cuda_graphs.",
     )
 
     pipeline: Any = _value(  # noqa: RUF009 - an attrs.field, of an immutable default
@@ -359,12 +480,12 @@ class Settings:
         "'default' stands for in a text: 'default,my-fusions'.",
     )
     optimization_level: int = _value(
-        default=1,
+        default=2,
         legal=_LEVEL,
         converter=_level,
         doc="Which default pipeline to run: 0 does only what a program can't run without, 1 drops "
         "what is computed twice or in vain, 2 simplifies, fuses and folds constants, 3 merges "
-        "projections, too. Ahead of time, what is folded keeps the weights of the compile.",
+        "projections, too. Ahead of time, what is folded of weights holds until refit().",
     )
     exactness: Literal["exact", "refold", "fast-math"] = _choice(
         "exact",
@@ -409,6 +530,31 @@ class Settings:
                 f"inductor_options are given, but torch_backend is {self.torch_backend!r}",
                 setting="inductor_options",
                 hint="set torch_backend='inductor', or leave inductor_options out",
+            )
+        for name in ("full_precision_ops", "full_precision_modules"):
+            if getattr(self, name) and self.precision not in ("fp16", "bf16"):
+                raise SettingsError(
+                    f"{name} is given, but precision is {self.precision!r}",
+                    setting=name,
+                    hint="set precision='fp16' or 'bf16', or leave it out",
+                )
+        if self.cuda_graphs != "off" and self.inductor_options.get("triton.cudagraphs"):
+            raise SettingsError(
+                f"cuda_graphs is {self.cuda_graphs!r}, and Inductor is to capture graphs, too",
+                setting="cuda_graphs",
+                hint="leave out triton.cudagraphs: cuda_graphs captures the whole program",
+            )
+        if self.cuda_graphs == "off" and self.cuda_graphs_kept != _KEPT:
+            raise SettingsError(
+                "cuda_graphs_kept is given, but cuda_graphs is 'off'",
+                setting="cuda_graphs_kept",
+                hint="set cuda_graphs='auto' or 'on', or leave it out",
+            )
+        if self.cuda_graphs == "on" and self.target == "cpu":
+            raise SettingsError(
+                "cuda_graphs is 'on', but target is 'cpu'",
+                setting="cuda_graphs",
+                hint="'auto' captures on CUDA and does nothing elsewhere",
             )
         plain = self.target in ("cpu", "cuda")
         if plain and self.device and self.target != self.device.partition(":")[0]:

@@ -31,6 +31,7 @@ class Statistics:
         cache_hits: compiled things taken from a cache.
         cache_misses: compiled things looked for in a cache and then made.
         specializations: programs finalized for one set of parameters.
+        captures: CUDA graphs recorded.
         fallbacks: graphs or parts that run otherwise than compiled, after a failure.
         fallback_reasons: why, oldest first; only the latest 64 are kept.
     """
@@ -42,6 +43,7 @@ class Statistics:
     cache_hits: int = 0
     cache_misses: int = 0
     specializations: int = 0
+    captures: int = 0
     fallbacks: int = 0
     fallback_reasons: tuple[str, ...] = ()
 
@@ -71,6 +73,7 @@ def record(
     cache_hits: int = 0,
     cache_misses: int = 0,
     specializations: int = 0,
+    captures: int = 0,
 ) -> None:
     """Add to the counters, all at once. Fallbacks have :func:`record_fallback`."""
     with _lock:
@@ -81,6 +84,7 @@ def record(
         _counts["cache_hits"] += cache_hits
         _counts["cache_misses"] += cache_misses
         _counts["specializations"] += specializations
+        _counts["captures"] += captures
 
 
 def record_fallback(reason: str) -> None:
