@@ -87,6 +87,8 @@ def test_weights_may_change(way):
     model.second.bias.add_(1)
     assert_equal(run(x), model(x))
     assert rewright.stats().captures == before  # seen where it is
+    if way != "jit":
+        return  # an exported program holds the tensors of its export, whatever the model holds
     model.first.weight.data = torch.randn_like(model.first.weight)
     for _ in range(3):
         x = torch.randn(8, 64, device="cuda")
@@ -283,7 +285,8 @@ def test_threads_take_turns():
             stream = torch.cuda.Stream()
             with torch.cuda.stream(stream), torch.no_grad():
                 for number in range(200):
-                    x = torch.randn(2 + (seed + number) % 4, 64, device="cuda")
+                    # CUDA's generator raises in all threads while one of them records
+                    x = torch.randn(2 + (seed + number) % 4, 64).cuda()
                     actual, expected = run(x), model(x)
                     if not torch.allclose(actual, expected, rtol=1e-3, atol=1e-3):
                         wrong.append((seed, number))
