@@ -125,7 +125,10 @@ def test_from_options_refuses_an_unknown_name_with_the_nearest_one():
 def test_from_mode_stands_for_what_torch_says():
     theirs = torch._inductor.list_mode_options()
     for mode in ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"):
-        assert Settings.from_mode(mode).inductor_options == theirs[mode], mode
+        settings, options = Settings.from_mode(mode), dict(theirs[mode])
+        captures = options.pop("triton.cudagraphs", False)  # ours capture the whole program
+        assert settings.inductor_options == options, mode
+        assert settings.cuda_graphs == ("auto" if captures else "off"), mode
 
 
 def test_only_the_default_mode_leaves_inductor_out():

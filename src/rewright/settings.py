@@ -258,25 +258,24 @@ def _inductor_options(value: object) -> Options:
 
 
 # What each `mode` of torch.compile stands for. The Inductor options are torch's own.
+_AUTOTUNED: Mapping[str, object] = MappingProxyType(
+    {
+        "torch_backend": "inductor",
+        "optimization_level": 3,
+        "inductor_options": {"max_autotune": True, "coordinate_descent_tuning": True},
+    }
+)
+
 _MODES: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
         "default": {},
         "reduce-overhead": {
             "torch_backend": "inductor",
-            "inductor_options": {"triton.cudagraphs": True},
+            "optimization_level": 3,
+            "cuda_graphs": "auto",
         },
-        "max-autotune-no-cudagraphs": {
-            "torch_backend": "inductor",
-            "inductor_options": {"max_autotune": True, "coordinate_descent_tuning": True},
-        },
-        "max-autotune": {
-            "torch_backend": "inductor",
-            "inductor_options": {
-                "max_autotune": True,
-                "triton.cudagraphs": True,
-                "coordinate_descent_tuning": True,
-            },
-        },
+        "max-autotune-no-cudagraphs": _AUTOTUNED,
+        "max-autotune": {**_AUTOTUNED, "cuda_graphs": "auto"},
     }
 )
 
@@ -598,14 +597,14 @@ class Settings:
     def from_mode(cls, mode: str) -> "Settings":
         """The settings that a ``mode`` of torch.compile stands for.
 
-        =============================  ================  =====================================
-        mode                           torch_backend     inductor_options
-        =============================  ================  =====================================
-        default                        eager             none
-        reduce-overhead                inductor          CUDA graphs
-        max-autotune-no-cudagraphs     inductor          autotuning
-        max-autotune                   inductor          autotuning and CUDA graphs
-        =============================  ================  =====================================
+        ==========================  =============  =====  ============  ================
+        mode                        torch_backend  level  cuda_graphs   inductor_options
+        ==========================  =============  =====  ============  ================
+        default                     eager          2      off           none
+        reduce-overhead             inductor       3      auto          none
+        max-autotune-no-cudagraphs  inductor       3      off           autotuning
+        max-autotune                inductor       3      auto          autotuning
+        ==========================  =============  =====  ============  ================
 
         Raises:
             SettingsError: for another mode.
