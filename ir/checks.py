@@ -18,6 +18,8 @@ from rewright.errors import InferenceError
 from rewright.ir.attributes import Attributes, Operand, RegionRef, leaves
 from rewright.ir.builder import solvable
 from rewright.ir.graph import Constant, Graph, Node, Use, Value
+from rewright.ir.in_place import in_place
+from rewright.ir.memory import Memory
 from rewright.ir.ops import REQUIRED, RETURN, Trait
 from rewright.ir.param_kinds import accepts
 from rewright.ir.region_types import has_region_rule, region_types
@@ -343,6 +345,13 @@ def check_outputs(scope: Scope) -> Iterator[Finding]:
             yield f"{_name(target)} is {target.type}, but {value.type} is written to it", end
 
 
+def check_memory(scope: Scope) -> Iterator[Finding]:
+    """What is computed in place overwrites nothing that is read afterwards."""
+    if any(in_place(node.op) for node in scope.nodes):
+        for conflict in Memory(scope.graph).conflicts():
+            yield conflict.message, conflict.reader
+
+
 def _is_boundary(scope: Scope, value: Value) -> bool:
     if isinstance(value, Constant):
         return scope.graph.constants.get(value.name) is value
@@ -390,6 +399,7 @@ CHECKS: Final[dict[str, tuple[Check, frozenset[str]]]] = {
         ("constants", check_constants, "main"),
         ("recipes", check_recipes, "prepare"),
         ("outputs", check_outputs, "main prepare region"),
+        ("memory", check_memory, "main prepare region"),
     )
 }
 """Each check by name, with the kinds of graph that it is for."""

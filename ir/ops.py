@@ -277,6 +277,11 @@ def _find(name: str) -> Op:
             return _ops[name]
         if rest.startswith(_FUNCTIONAL):
             return functional_form(get_op(rest.removeprefix(_FUNCTIONAL)).target)
+        if rest.startswith(_IN_PLACE):
+            from rewright.ir.in_place import in_place_form
+
+            if (form := in_place_form(get_op(rest.removeprefix(_IN_PLACE)))) is not None:
+                return form.op
         raise UnsupportedError(f"there is no op {name}")
     packet, _, overload = rest.partition(".")
     try:
@@ -407,6 +412,7 @@ def _values_in_order(target: Any) -> Callable[..., tuple[Any, ...]]:
 # --------------------------------------------------------------------------- functional forms
 
 _FUNCTIONAL: Final = "functional."
+_IN_PLACE: Final = "in_place."
 
 
 def mutated_params(target: OpOverload) -> tuple[int, ...]:

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
-from rewright.backends.torch.aliasing import may_alias, may_lend, roots_of
+from rewright.backends.torch.implementations import implementations
+from rewright.ir.aliasing import FRESH_OURS, may_alias, may_lend, roots_of
 from rewright.ir.ops import get_op
 from rewright.ir.parser import parse_graph
 from tests.backends.torch.overloads import overloads_of
@@ -21,6 +22,7 @@ graph @main(%x: f32[4, 4], %y: f32[4, 4]) -> f32[4, 4] {
   %l = aten.linear(%x, @w) : f32[4, 4]
   %e = aten.expand_as(%x, %y) : f32[4, 4]
   %p = rw.rope(%x, %y, %y) : f32[4, 4]
+  %o = rw.layout(%x, [1, 4]) : f32[4, 4]
   return %add
 }
 constants { parameter @w : f32[4, 4] }
@@ -39,7 +41,8 @@ def test_roots_follow_views():
     assert roots["a"] & roots["b"] & roots["add"], "two parts of one tensor"
     assert not roots["l"] & {x, y, graph.constants["w"]}, "a product is new"
     assert roots["d"] >= {x}, "a composite may return its argument"
-    assert roots["p"] >= {x, y}, "and so may a reference of ours"
+    assert roots["o"] >= {x}, "and so may a reference of ours"
+    assert not roots["p"] & {x, y}, "unless it is known not to"
 
 
 def lenders(name, args, kwargs) -> set[tuple[int, str]]:
@@ -92,3 +95,31 @@ def test_views_and_composites_are_seen_to_alias():
     assert lenders("aten.transpose.int", (x, 0, 1), {}) == {(0, "self")}
     assert lenders("aten.type_as", (x, x.clone()), {}) == {(0, "self")}
     assert lenders("aten.neg", (x,), {}) == set()
+
+
+X = torch.randn(1, 4, 6, 6)
+OURS = {
+    "rw.linear": (X, torch.eye(6)),
+    "rw.matmul": (X, torch.eye(6)),
+    "rw.conv": (X, torch.randn(4, 4, 1, 1)),
+    "rw.attention": (X, X, X),
+    "rw.layer_norm": (X,),
+    "rw.rms_norm": (X,),
+    "rw.group_norm": (X,),
+    "rw.rope": (X, torch.ones(6, 6), torch.zeros(6, 6)),
+    "rw.gated": (X, torch.ones_like(X)),
+}
+
+
+CONV = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+
+
+@pytest.mark.parametrize("name", sorted(FRESH_OURS))
+def test_ops_of_ours_that_are_new_whatever_computes_them(name: str):
+    named = {"rw.group_norm": {"groups": 2}, "rw.conv": CONV}.get(name, {})
+    functions = [get_op(name).target]
+    functions += [item.function for item in implementations() if item.op == name]
+    for function in functions:
+        made = function(*OURS[name], **named)
+        for given in OURS[name]:
+            assert made.untyped_storage().data_ptr() != given.untyped_storage().data_ptr()
