@@ -8,7 +8,7 @@ no weight is copied: sources share the memory of its state dict.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -26,8 +26,6 @@ from torch.utils._pytree import (
     TreeSpec,
     keystr,
     tree_flatten,
-    tree_flatten_with_path,
-    tree_unflatten,
 )
 
 from rewright.errors import FrontendError, UnsupportedError
@@ -40,6 +38,7 @@ from rewright.frontends.tensor_kinds import refuse_class, refuse_layout
 from rewright.frontends.transforms import flatten_transforms
 from rewright.ir.graph import Constant, Graph
 from rewright.ir.signature import Argument, Signature
+from rewright.ir.trees import child_keys, children, is_leaf
 
 _KINDS = {
     InputKind.PARAMETER: "parameter",
@@ -268,9 +267,8 @@ def leaf_names(spec: TreeSpec, names: Sequence[str]) -> list[str]:
         spec: the tree of ``(args, kwargs)``.
         names: the model's forward parameters.
     """
-    leaves, _ = tree_flatten_with_path(tree_unflatten([0] * spec.num_leaves, spec))
     found = []
-    for path, _ in leaves:
+    for path in _leaf_paths(spec):
         _, key, *rest = path
         if isinstance(key, MappingKey):
             first = str(key.key)
@@ -280,3 +278,12 @@ def leaf_names(spec: TreeSpec, names: Sequence[str]) -> list[str]:
             first = f"args{keystr((key,))}"
         found.append(first + keystr(tuple(rest)))
     return found
+
+
+def _leaf_paths(spec: TreeSpec) -> Iterator[tuple[Any, ...]]:
+    """The keys that lead to each leaf. No object of `spec` is made: a class may need its values."""
+    if is_leaf(spec):
+        yield ()
+        return
+    for key, child in zip(child_keys(spec), children(spec), strict=True):
+        yield from ((key, *rest) for rest in _leaf_paths(child))

@@ -97,6 +97,39 @@ def conv(
     )
 
 
+@define("rw.conv_relu")
+def conv_relu(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int = 1,
+) -> Tensor:
+    """``relu(conv(input, weight, bias) + residual)``: how the blocks of a ResNet end.
+
+    Args:
+        input: ``[n, channels, *spatial]``.
+        weight: ``[out, channels/groups, *kernel]``.
+        bias: ``[out]``.
+        residual: broadcasts with the convolution's result.
+        stride: one number for each spatial dimension.
+        padding: zeros on both sides of each spatial dimension.
+        dilation: one number for each spatial dimension.
+        groups: how many parts the channels come in, each convolved by itself.
+
+    Returns:
+        ``[n, out, *spatial]``, of the input's dtype.
+    """
+    made = conv(
+        input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    return torch.relu(made if residual is None else made + residual)
+
+
 # --------------------------------------------------------------------------- attention
 
 

@@ -136,9 +136,12 @@ _PARTITION: Final = {
 
 def _chosen(settings: Settings, has_engines: bool) -> Pipeline:
     ours = default_pipeline("tensorrt" if has_engines else "torch", settings.optimization_level)
-    for needless in (ChannelsLast, Reinplace):  # Inductor chooses memory and its order itself
-        if settings.torch_backend == "inductor" and needless in map(type, ours.passes()):
-            ours = ours.remove(needless)
+    if settings.torch_backend == "inductor":  # it chooses memory itself, for what is inside
+        kinds = {type(step) for step in ours.passes()}
+        ours = ours.remove(Reinplace) if Reinplace in kinds else ours
+        ours = (
+            ours.replace(ChannelsLast, ChannelsLast(edges=True)) if ChannelsLast in kinds else ours
+        )
     if settings.pipeline is None:
         return ours
     if isinstance(settings.pipeline, str):

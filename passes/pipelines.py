@@ -19,8 +19,8 @@ _DOUBLES: Final = "fold-constants{doubles=True}"
 TEXTS: Final[dict[tuple[str, int], str]] = {
     ("torch", 0): "",
     ("torch", 1): "cse,dce,reinplace",
-    ("torch", 2): f"{_FUSED},channels-last,reinplace",
-    ("torch", 3): f"{_MERGED},channels-last,reinplace",
+    ("torch", 2): f"{_FUSED},fuse-conv-relu,channels-last,reinplace",
+    ("torch", 3): f"{_MERGED},fuse-conv-relu,channels-last,reinplace",
     ("tensorrt", 0): "decompose",
     ("tensorrt", 1): f"{_FUSED},{_DOUBLES},decompose,canonicalize,cse,dce,reinplace",
     ("tensorrt", 2): f"{_FUSED},{_DOUBLES},decompose,canonicalize,cse,dce,reinplace",
@@ -42,8 +42,9 @@ level  what it does
 
 A program with segments ends in ``partition``, with the settings of the compile. The setting
 `precision` puts that pass before what it must precede: ``decompose``, ``channels-last``. Inductor
-chooses memory orders itself, so that the latter is left out for it; so is ``reinplace``, which says
-what Inductor finds out for itself. It is moved to the end, after ``partition`` and passes of yours.
+chooses memory orders itself, so that the latter lays out for it only what comes from outside;
+``reinplace`` is left out, whose word only generated code takes. It is moved to the end, after
+``partition`` and passes of yours.
 """
 
 

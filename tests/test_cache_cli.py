@@ -94,9 +94,9 @@ def test_rm_all(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_rm_refuses_what_is_not_clear(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "2 keys start with 'a'" in _run(capsys, "rm", "cd", "a", status=1)
-    assert "no entry has the key 'ff'" in _run(capsys, "rm", "cd", "ff", status=1)
-    assert "no entry has the key ''" in _run(capsys, "rm", "", status=1)
+    assert "2 keys start with 'a'" in _run(capsys, "rm", "cd", "a", status=2)
+    assert "no entry has the key 'ff'" in _run(capsys, "rm", "cd", "ff", status=2)
+    assert "no entry has the key ''" in _run(capsys, "rm", "", status=2)
     assert _kept(store) == "abc", "nothing is removed where anything is wrong"
 
 
@@ -116,7 +116,7 @@ def test_a_cache_that_is_off_or_not_there(
     monkeypatch.setenv("REWRIGHT_CACHE_SIZE", "0")
     assert _run(capsys, "size").endswith("none: 0 entries, 0 B and the cache is off\n")
     monkeypatch.setenv("REWRIGHT_CACHE_SIZE", "much")
-    assert "write 10G, 500M" in _run(capsys, "size", status=1)
+    assert "write 10G, 500M" in _run(capsys, "size", status=2)
     assert not (tmp_path / "none").exists()
 
 

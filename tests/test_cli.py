@@ -1,12 +1,18 @@
+import json
+import os
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 import rewright
 from rewright import cli
-from rewright.errors import CompileError
+from rewright.errors import ArtifactError, CompileError, InputError, ParseError, SettingsError
 from rewright.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -60,6 +66,27 @@ def test_our_errors_are_shown_without_a_traceback(command, capsys):
     assert capsys.readouterr().err == "rewright fake: no kernel\n  where: model.py:97\n"
 
 
+@pytest.mark.parametrize("error", [ArtifactError, InputError, ParseError, SettingsError])
+def test_what_was_given_wrong_is_status_2(command, capsys, error):
+    def run(argv):
+        raise error("not so")
+
+    command(run)
+    assert cli.main(["fake"]) == 2
+    assert capsys.readouterr().err.startswith("rewright fake: ")
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    code = "import sys; from rewright import cli; sys.exit(cli.main(['settings', '--json']))"
+    done = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; {sys.executable} -c "{code}" | head -c 10'],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_other_errors_are_bugs_and_keep_their_traceback(command):
     def run(argv):
         raise KeyError("oops")
@@ -74,6 +101,21 @@ def test_settings_lists_every_setting(capsys):
     out = capsys.readouterr().out
     for row in Settings.describe():
         assert f"{row.name} = {row.default}" in out
+
+
+def test_settings_as_json(capsys):
+    assert cli.main(["settings", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == [row.name for row in Settings.describe()]
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_has_help_with_an_example(name):
+    parser = cli.COMMANDS[name].make_parser()
+    assert parser.prog == f"rewright {name}"
+    assert "example: " in (parser.epilog or "")
+    assert f"rewright {name}" in parser.epilog
+    assert parser.description
 
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))

@@ -108,3 +108,33 @@ def test_the_guide_holds_word_for_word(tmp_path):
     assert [line for line in shown if " ".join(line.split()) not in words] == []
     for line in re.findall(r"^    rewright (opt dump/001.*my-fusions) --", guide, re.MULTILINE):
         assert "aten.mish" in python(environment, tmp_path, "-m", "rewright", *line.split())
+
+
+SCRIPTS = {
+    "jit_with_a_condition.py": "another size     off by",
+    "aot_dynamic_shapes.py": "a batch of 17: dimension 0 of x is 17, outside of its range",
+    "own_pass.py": "aten.sigmoid(%linear)",
+    "transformers_generate.py": "43 of 43 tokens are those of eager",
+    "diffusers_pipeline.py": "pixels differ by at most",
+}
+"""Each example that is a script, with what it must print."""
+
+QUICK = ("jit_with_a_condition.py", "aot_dynamic_shapes.py")
+
+
+def test_every_script_is_run_here():
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {*SCRIPTS}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SCRIPTS],
+)
+def test_a_script_runs_as_its_first_lines_say(name, tmp_path):
+    for library in ("transformers", "diffusers"):
+        if name.startswith(library):
+            pytest.importorskip(library)
+    assert f"Run it: python examples/{name}" in (ROOT / "examples" / name).read_text()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path)}
+    printed = python(environment, tmp_path, str(ROOT / "examples" / name))
+    assert SCRIPTS[name] in printed

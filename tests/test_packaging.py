@@ -16,7 +16,7 @@ import rewright
 ROOT = Path(__file__).resolve().parents[1]
 FACE = ROOT / "src" / "rewright"
 PARTS = ["backends", "frontends", "ir", "passes"]
-OWN = ["artifact", "testing"]
+OWN = ["artifact", "interop", "testing", "viewer"]
 """Packages of the face itself."""
 
 

@@ -1,5 +1,6 @@
 """Weights that change under a compiled program: refit, and what is noticed without it."""
 
+import copy
 import gc
 import threading
 import warnings
@@ -362,3 +363,38 @@ def test_an_engine_that_can_not_run_changes_nothing(in_engine):
     with torch.no_grad():
         torch.testing.assert_close(program(X), model(X))
     assert program.graph.constants["fc.weight"].data.data_ptr() == model.fc.weight.data_ptr()
+
+
+def test_what_is_no_state_dict(pair):
+    program, _ = pair
+    with pytest.raises(InputError, match="refit takes tensors by name, not a list"):
+        program.refit([torch.zeros(2)])
+    with pytest.raises(InputError, match="has no weight 3"):
+        program.refit({3: torch.zeros(2)})
+
+
+def test_copies_and_files_have_old_weights_or_new_ones(pair, tmp_path):
+    program, other = pair
+    states = [{n: t.clone() for n, t in held.state_dict().items()} for held in (program, other)]
+    program.refit(states[1], strict=False)
+    right = [program(X)]
+    program.refit(states[0], strict=False)
+    right.append(program(X))
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            for state in states:
+                program.refit(state, strict=False)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for number in range(15):
+            program.save(tmp_path / f"{number}.rw")
+            loaded = rewright.load(tmp_path / f"{number}.rw", verify=False)
+            for made in (loaded, copy.deepcopy(program)):
+                assert any(torch.allclose(made(X), result) for result in right)
+    finally:
+        done.set()
+        thread.join()

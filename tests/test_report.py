@@ -137,6 +137,7 @@ def test_sizes_that_vary_have_the_bytes_of_the_largest():
 REASONS = [
     ("aten.relu", "torch_executed_ops has 'aten.relu'", "take 'aten.relu' out"),
     ("aten.relu", "its segment would compute 2 nodes, and min_block_size is 3", "to 2"),
+    ("aten.reshape", "its segment would compute 0 nodes, and min_block_size is 1", "to gain"),
     ("aten.relu", "the size s0 has no maximum: give one by ...", "give s0 a maximum"),
     ("aten.nonzero", "its size depends on values, which TensorRT for RTX can't build", "mask"),
     ("aten.relu", "the size u0 depends on values, which tensorrt_rtx 1.7.1 can't build", "mask"),
@@ -146,6 +147,9 @@ REASONS = [
      "outside of the model"),
     ("aten._assert_scalar", "aten._assert_scalar has an effect or draws random numbers", ""),
     ("aten.abs", "TensorRT has no complex numbers", "real and imaginary"),
+    ("aten.abs", "TensorRT has no c64", "real and imaginary"),
+    ("aten.add", "TensorRT has no u8", "int32 for small integers"),
+    ("aten.sort", "it needs: a fixed size of at most 3840", "give it a fixed size of at most 3840"),
     ("aten.add", "self is i16, and may be f32, f16", "cast self"),
     ("rw.conv", "weight must be a constant", "make weight a parameter"),
     ("aten.mean", "dim varies from call to call", "dynamic_shapes"),

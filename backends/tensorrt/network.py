@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sympy
 import torch
 
-from rewright.backends.tensorrt.dtypes import TENSORRT, why_not
+from rewright.backends.tensorrt.dtypes import BOOL, TENSORRT, why_not
 from rewright.backends.tensorrt.enums import Name, NetworkDefinitionCreationFlag
 from rewright.backends.tensorrt.library import Library
 from rewright.backends.tensorrt.log import JOURNAL
@@ -254,7 +254,7 @@ class Network:
         if not isinstance(value, sympy.Basic):
             key = (repr(value), dtype, rank)
             if key not in self._numbers:
-                self._numbers[key] = self.constant(torch.full((1,) * rank, value, dtype=dtype))
+                self._numbers[key] = self.constant(_as_torch_casts(value, dtype, rank))
             return self._numbers[key]
         size = self.sizes.tensor(value).to(dtype)
         return ranked(size, rank) if rank else squeeze(size, (0,))
@@ -289,6 +289,17 @@ class Network:
         tensor.handle.name = name
         self.definition.mark_output(tensor.handle)
         self.check_log("mark_output")
+
+
+def _as_torch_casts(number: Any, dtype: torch.dtype, rank: int) -> torch.Tensor:
+    """A number as an operand of torch's operators: integers wrap around, floats become infinite."""
+    shape = (1,) * rank
+    if dtype.is_floating_point:
+        return torch.full(shape, number, dtype=torch.float64).to(dtype)
+    if isinstance(number, int) and dtype not in BOOL:
+        kind = torch.iinfo(dtype)
+        number = (number - kind.min) % (1 << kind.bits) + kind.min
+    return torch.full(shape, number, dtype=dtype)
 
 
 def _told(argument: Any) -> str:

@@ -14,6 +14,7 @@ from rewright.backends.torch.boundary import Boundary
 from rewright.backends.torch.codegen import Scope, Writer
 from rewright.backends.torch.cuda_graphs import Graphs
 from rewright.backends.torch.entry import EntryWriter, Parameters
+from rewright.backends.torch.layouts import layouts_of
 from rewright.backends.torch.liveness import Plan, plan
 from rewright.backends.torch.prepare import prepare, recipe_sources
 from rewright.backends.torch.refusal import Refusal, same_device
@@ -185,11 +186,15 @@ class _Builder:
             hint = value.name if isinstance(value, Constant) else value.hint
             scope.names[value] = writer.names.unique(hint or "value")
         is_compiled = self.settings.torch_backend == "inductor" and not segments_of(self.graph)
+        compiles = self.settings.torch_backend == "inductor"
+        layouts = layouts_of(self.graph)
         taken = ", ".join(scope.names[value] for value in (*self.graph.inputs, *late))
         with module.block("def bind(constants):"):
             for constant in early:
                 text = f"constants[{constant.name!r}]"
-                if is_compiled and not constant.is_source:
+                if constant.name in layouts and compiles:
+                    text = f"restride({text}, {layouts[constant.name]!r})"
+                elif is_compiled and not constant.is_source:
                     text += ".contiguous()"
                 module.line(f"{scope.names[constant]} = {text}")
             self._write_attached(writer)
@@ -247,15 +252,15 @@ class _Builder:
 
         graph = scope.graph
         what = self.plan if graph is self.graph else plan(graph)
-        part = part_of(graph, self.arriving)
+        part = part_of(graph, self.arriving, layouts_of(self.graph))
         if not part.has_tensors:
             writer.graph(scope, what)
             return
         writer.bind_inputs(scope, {*part.sizes, *what.symbols})
         given = [scope.symbols[symbol] for symbol in part.sizes]
-        given += [self._dense(scope, value) for value in graph.inputs]
+        given += [self._dense(scope, value, part) for value in graph.inputs]
         given += [
-            scope.names[c] if self._is_laid_out(c, part) else self._dense(scope, c)
+            scope.names[c] if self._is_laid_out(c, part) else self._dense(scope, c, part)
             for c in part.constants
         ]
         for value in part.values:
@@ -281,9 +286,11 @@ class _Builder:
         whole = self.graph.constants[constant.name] is constant
         return whole or constant in part.strides
 
-    def _dense(self, scope: Scope, value: Value) -> str:
+    def _dense(self, scope: Scope, value: Value, part: Part) -> str:
         """A value in the layout that Inductor was told of."""
         name = scope.names[value]
+        if value in part.strides:
+            return f"restride({name}, {part.strides[value]!r})"
         return f"{name}.contiguous()" if isinstance(value.type, TensorType) else name
 
     # -- constants

@@ -7,7 +7,7 @@ parameters, for the nodes that its condition accepts; the first declared one tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch._C import _nn
 
+from rewright.backends.torch.kernels import convolution as conv_kernels
 from rewright.backends.torch.runtime import restride
 from rewright.ir.graph import Node
 from rewright.ir.ops import Op
@@ -33,27 +34,45 @@ class Implementation:
         name: the function's name, unique among all.
         function: takes the op's parameters.
         when: whether it can take a node; it is given the node.
+        by: what may run it, ``eager`` (generated Python) or ``inductor``; all, and other tools of
+            torch's, too, where this is empty.
+        device: the kind of device that it runs on; any where this is empty.
     """
 
     op: str
     name: str
     function: Callable[..., Any]
     when: Callable[[Node], bool]
+    by: frozenset[str] = frozenset()
+    device: str = ""
+
+    def takes(self, node: Node, by: str) -> bool:
+        """Whether it computes `node` where `by` runs the program."""
+        if self.by and by not in self.by:
+            return False
+        is_here = node.graph.device.partition(":")[0] == self.device
+        return (is_here or not self.device) and self.when(node)
 
 
 _table: Final[dict[str, list[Implementation]]] = {}
 _by_name: Final[dict[str, Implementation]] = {}
 
 
-def implements(op: str, *, when: Callable[[Node], bool] = lambda _: True) -> Callable[[F], F]:
-    """Declares a function as an implementation of the op called `op`.
+def implements(
+    op: str,
+    *,
+    when: Callable[[Node], bool] = lambda _: True,
+    by: Collection[str] = (),
+    device: str = "",
+) -> Callable[[F], F]:
+    """Declares a function as an implementation of the op called `op`; see its attributes.
 
     Raises:
         ValueError: another implementation has the function's name.
     """
 
     def declare(function: F) -> F:
-        made = Implementation(op, function.__name__, function, when)
+        made = Implementation(op, function.__name__, function, when, frozenset(by), device)
         if made.name in _by_name:
             raise ValueError(f"there are two implementations called {made.name}")
         _by_name[made.name] = made
@@ -63,16 +82,16 @@ def implements(op: str, *, when: Callable[[Node], bool] = lambda _: True) -> Cal
     return declare
 
 
-def implementations() -> tuple[Implementation, ...]:
-    """All that are declared, in order."""
-    return tuple(_by_name.values())
+def implementations(device: str = "") -> tuple[Implementation, ...]:
+    """All that are declared for one kind of device, or for all of them, in order."""
+    return tuple(item for item in _by_name.values() if item.device == device)
 
 
-def implementation_of(op: Op, node: Node | None) -> Implementation | None:
-    """What computes `node`, or None where that is the op's own function."""
+def implementation_of(op: Op, node: Node | None, by: str = "") -> Implementation | None:
+    """What computes `node` where `by` runs it, or None where that is the op's own function."""
     if node is None:
         return None
-    return next((item for item in _table.get(op.name, ()) if item.when(node)), None)
+    return next((item for item in _table.get(op.name, ()) if item.takes(node, by)), None)
 
 
 def implementation(name: str) -> Callable[..., Any]:
@@ -164,6 +183,40 @@ def group_norm(
     """Torch's own, one kernel; SiLU after it."""
     normalised = torch.group_norm(input, groups, weight, bias, eps)
     return torch.nn.functional.silu(normalised, inplace=True) if silu else normalised
+
+
+def _takes_cudnn(node: Node) -> bool:
+    """Whether cuDNN has one kernel for it: on tensor cores, with a bias, of whole vectors."""
+    image, weight, result = node.operands[0].type, node.arg("weight").type, node.result.type
+    residual = node.arg("residual")
+    assert isinstance(image, TensorType)
+    return (
+        _one_dtype(node)
+        and node.arg("bias") is not None
+        and image.dtype in (torch.float16, torch.bfloat16)
+        and image.rank == 4
+        and image.is_static
+        and node.attributes.get("groups", 1) == 1
+        and all(channels % 8 == 0 for channels in weight.shape[:2])
+        and (residual is None or residual.type == result)
+    )
+
+
+@implements("rw.conv_relu", when=_takes_cudnn, by=("eager", "inductor"), device="cuda")
+def cudnn_conv_relu(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None = None,
+    *,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int = 1,
+) -> Tensor:
+    """One kernel of cuDNN's, in channels-last memory."""
+    given = [*stride], [*padding], [*dilation]
+    return conv_kernels.conv_relu(input, weight, bias, residual, *given, groups)
 
 
 @implements("rw.rope", when=_one_dtype)

@@ -21,6 +21,7 @@ import sympy
 import torch
 
 from rewright.backends.torch.implementations import implementation_of
+from rewright.backends.torch.layouts import entered, layouts_of
 from rewright.backends.torch.liveness import is_computed, plan, spec_symbols
 from rewright.errors import CompileError
 from rewright.ir.builder import Builder
@@ -47,16 +48,19 @@ class Part:
     Attributes:
         graph: a copy, with the outputs that are needed.
         sizes: the sizes that it takes first.
+        inputs: the inputs of the original, which it takes next.
         constants: the constants that it takes last, after the inputs: those of the original.
-        strides: of those whose memory is known; the others are passed contiguous.
+        strides: of the constants and inputs (of the original) whose memory is stated; the others
+            are passed contiguous.
         values: the values of the original that it returns.
         symbols: the sizes that it returns after them.
     """
 
     graph: Graph
     sizes: tuple[sympy.Symbol, ...]
+    inputs: tuple[Value, ...]
     constants: tuple[Constant, ...]
-    strides: Mapping[Constant, tuple[int, ...]]
+    strides: Mapping[Value, tuple[int, ...]]
     values: tuple[Value, ...]
     symbols: tuple[sympy.Symbol, ...]
 
@@ -66,13 +70,17 @@ class Part:
         return any(isinstance(value.type, TensorType) for value in self.values)
 
 
-def part_of(graph: Graph, arriving: Collection[str]) -> Part:
+def part_of(
+    graph: Graph, arriving: Collection[str], layouts: Mapping[str, tuple[int, ...]] | None = None
+) -> Part:
     """What Inductor is given of `graph`.
 
     Args:
         graph: a whole program.
         arriving: the names of the sources that come with each call, in memory of any layout.
+        layouts: the strides of prepared constants, by name, where they are known.
     """
+    known = layouts_of(graph) if layouts is None else layouts
     values = [v for v, spec in zip(graph.outputs, graph.results, strict=True) if is_computed(spec)]
     values += [value for target, value in graph.writebacks if target is not value]
     stated = [node for value in values if (node := scalar_of(value))]
@@ -83,16 +91,27 @@ def part_of(graph: Graph, arriving: Collection[str]) -> Part:
     build = Builder(copy)
     made = [build.call(SCALAR, symbol, types=[ScalarType("int", symbol)]) for symbol in symbols]
     copy.set_outputs([*(copies[value] for value in values), *made])
+    inputs = entered(copy)
     running = {*plan(copy).nodes}
     copy.erase([node for node in copy if node not in running])
     originals = {copies[c]: c for c in graph.constants.values()}
     constants = tuple(originals[c] for c in constant_inputs(copy))
-    strides = {
+    strides: dict[Value, tuple[int, ...]] = {
         c: c.data.stride() for c in constants if c.data is not None and c.name not in arriving
     }
+    strides |= {c: known[c.name] for c in constants if c.name in known}
+    strides |= {graph.inputs[number]: order for number, order in inputs.items()}
     for constant in copy.constants.values():  # they come with each call, and may be replaced
         constant.data = None
-    return Part(copy, size_inputs(copy), constants, strides, tuple(values), tuple(symbols))
+    return Part(
+        copy,
+        size_inputs(copy),
+        tuple(graph.inputs),
+        constants,
+        strides,
+        tuple(values),
+        tuple(symbols),
+    )
 
 
 def scalar_of(value: Value) -> Node | None:
@@ -169,7 +188,7 @@ class _Variant:
 
 def _function_of(node: Node) -> Callable[..., Any] | None:
     """What torch computes `node` by: Inductor has kernels for that, and none for a reference."""
-    found = implementation_of(node.op, node)
+    found = implementation_of(node.op, node, by="inductor")
     return found.function if found is not None else None
 
 
@@ -179,6 +198,9 @@ def _compiled(graph: Graph, part: Part, options: Mapping[str, Any]) -> _Variant:
     for constant, node in zip(reversed(part.constants), reversed(placeholders), strict=False):
         if constant in part.strides:
             _lay_out(node, part.strides[constant])
+    for value, node in zip(part.inputs, placeholders[len(part.sizes) :], strict=False):
+        if value in part.strides:
+            _lay_out(node, part.strides[value])
     examples = [node.meta["val"] for node in placeholders]
     symbols = tuple(size.node.expr for size in examples[: len(part.sizes)])
     with torch.no_grad():

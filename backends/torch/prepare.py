@@ -61,6 +61,32 @@ def prepare(graph: Graph, sources: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return _shared(_Kitchen(graph, sources).run())
 
 
+def prepared_now(graph: Graph) -> dict[str, Tensor]:
+    """The prepared constants of `graph`, by name, of its sources as they are.
+
+    Where these were not saved with it, the prepared constants are those that it was loaded with.
+
+    Raises:
+        UnsupportedError: a recipe holds a region.
+    """
+    if lacks_sources(graph):
+        constants = graph.constants.values()
+        return {c.name: c.data for c in constants if not c.is_source and c.data is not None}
+    return prepare(graph, {c.name: _at_home(c, graph) for c in recipe_sources(graph)})
+
+
+def lacks_sources(graph: Graph) -> bool:
+    """Whether the recipes of `graph` read a source that has no data."""
+    return any(c.data is None or c.data.is_meta for c in recipe_sources(graph))
+
+
+def _at_home(constant: Constant, graph: Graph) -> Tensor:
+    """The data of a source where the program has it."""
+    assert constant.data is not None
+    elsewhere = constant.type.device if isinstance(constant.type, TensorType) else None
+    return constant.data if elsewhere else constant.data.to(graph.device)
+
+
 def _shared(made: dict[str, Tensor]) -> dict[str, Tensor]:
     """`made`, with one tensor for all that hold the same bits in the same order of memory."""
     alike: dict[tuple[int, ...], dict[str, Tensor]] = {}

@@ -15,18 +15,10 @@ from torch.utils._pytree import SUPPORTED_NODES, TreeSpec
 
 from rewright.backends.torch.source import Module, Names, tuple_of
 from rewright.errors import InputError
+from rewright.ir.trees import children as children
+from rewright.ir.trees import is_leaf as is_leaf
 
 _PLAIN: Final = (tuple, list, dict)
-
-
-def children(spec: TreeSpec) -> list[TreeSpec]:
-    """The subtrees of `spec` (older torch has no method for them)."""
-    return spec.children() if hasattr(spec, "children") else list(spec.children_specs)
-
-
-def is_leaf(spec: TreeSpec) -> bool:
-    """Whether `spec` stands for one value."""
-    return spec.num_nodes == 1 and spec.num_leaves == 1
 
 
 def class_of(spec: TreeSpec) -> type:

@@ -24,7 +24,7 @@ reason, and the graph does not count as ``decomposed`` then; `strict` makes that
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -164,26 +164,31 @@ class _Work:
 
     def run(self, graph: Graph) -> None:
         """Takes apart the nodes of `graph` and of its regions."""
-        pending = [*graph.walk()][::-1]
+        none: frozenset[Hashable] = frozenset()
+        pending = [(node, none) for node in graph.walk()][::-1]
         while pending:
-            node = pending.pop()
+            node, above = pending.pop()
             if node.op.name in self.options.whole:
                 continue
+            known = _call_of(node)
             why = next(filter(None, (policy(node) for policy in self.required)), None)
+            made: list[Node] | Refusal
             if why is None and (why := self.wanted(node)) is not None:
                 useless = self.would_not_help(node, _DEPTH)
-                made = self.replace(node) if useless is None else Refusal(useless)
+                made = self.replace(node, above) if useless is None else Refusal(useless)
             elif why is not None:
-                made = self.replace(node)
+                made = self.replace(node, above)
             else:
                 continue
             if isinstance(made, Refusal):
                 self.left.append(Left(node.op.name, str(node.loc or ""), why, made.reason))
             else:
-                pending += reversed(made)
+                pending += [(part, above | {known}) for part in reversed(made)]
 
-    def replace(self, node: Node) -> list[Node] | Refusal:
-        """Puts what `node` is made of in its place; the new nodes."""
+    def replace(self, node: Node, above: frozenset[Hashable]) -> list[Node] | Refusal:
+        """Puts what `node`, a part of the calls `above`, is made of in its place; the new nodes."""
+        if _call_of(node) in above:
+            return Refusal("it is made of itself")
         template = _template(node)
         if isinstance(template, Refusal):
             return template
@@ -211,6 +216,11 @@ class _Work:
     def count(self, node: Node) -> None:
         self.context.applied.hits[f"decompose-{node.op.name}"] += 1
         record(rewrites=1)
+
+
+def _call_of(node: Node) -> Hashable:
+    """What tells a call from others of its op: torch defines some ops by themselves, smaller."""
+    return node.op, node.attributes.key, tuple(value.type for value in node.operands)
 
 
 def _template(node: Node) -> Template | Refusal:

@@ -13,6 +13,7 @@ pass                          rules
 ``fuse-attention``            :mod:`~rewright.passes.fusion.attention`
 ``fuse``                      all of the above, in this order, in one go
 ``fuse-projections``          :mod:`~rewright.passes.fusion.projections`
+``fuse-conv-relu``            :mod:`~rewright.passes.fusion.convolution_epilogues`
 ============================  ===============================================================
 
 Why this order. Products come first: all that follows is written for one spelling of them. An
@@ -31,6 +32,7 @@ from rewright.passes.fusion import (
     activations,
     attention,
     convolution,
+    convolution_epilogues,
     gated,
     linear,
     normalization,
@@ -95,6 +97,13 @@ class Fuse(RulePass):
         *FuseRotary.rules,
         *FuseAttention.rules,
     )
+
+
+@register_pass
+class FuseConvRelu(RulePass):
+    """relu(conv + residual)  ->  rw.conv_relu"""
+
+    rules = convolution_epilogues.RULES
 
 
 @register_pass

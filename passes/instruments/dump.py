@@ -214,10 +214,12 @@ class _Folder:
             "graph": run.graph.name,
             "pipeline": str(run.step),
             "exactness": run.exactness.name,
+            "nodes": sum(1 for _ in run.graph.walk()),
             "weights": None,
             "samples": None,
             "seconds": None,
             "instruments": {},
+            "reports": {},
             "passes": [],
             "files": self.files,
         }
@@ -263,6 +265,8 @@ class _Folder:
         """Adds what is known at the end."""
         self.manifest["seconds"] = sum(child.seconds for child in run.passes())
         self.manifest["instruments"] = dict(run.watching)
+        reports = {name: made for name, made in run.reports.items() if hasattr(made, "to_json")}
+        self.manifest["reports"] = {name: made.to_json() for name, made in reports.items()}
         self._save()
 
     def _write(self, run: PassRun, before: str, after: str) -> dict[str, str]:

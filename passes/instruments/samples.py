@@ -13,6 +13,7 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -110,14 +111,21 @@ def find_samples(path: PathLike, graph: Graph) -> Samples | None:
 # --------------------------------------------------------------------------- drawing
 
 
-def random_samples(graph: Graph, *, seed: int = 0) -> Samples:
+def random_samples(
+    graph: Graph, *, seed: int = 0, sizes: Mapping[sympy.Symbol, int] = MappingProxyType({})
+) -> Samples:
     """Inputs drawn to fit the types, ranges and tables of `graph`.
+
+    Args:
+        graph: a whole program.
+        seed: of the random numbers.
+        sizes: what symbols are to be; others are as their ranges say is typical.
 
     Raises:
         InputError: an input is an object that can't be drawn.
     """
     sizes = {
-        symbol: _typical(info.ranges)
+        symbol: sizes.get(symbol, _typical(info.ranges))
         for symbol, info in graph.symbols.items()
         if info.binding.producer is None
     }

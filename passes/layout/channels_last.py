@@ -8,8 +8,10 @@ region of convolutions needs one ``rw.layout`` where something enters it, weight
 boundary gives callers eager's strides.
 
 Which regions gain is counted in bytes (:mod:`~rewright.passes.layout.regions`); where a device and
-dtype gain at all is a table (:mod:`~rewright.passes.layout.table`). For Inductor and for engines
-this pass is of no use: both choose orders themselves.
+dtype gain at all is a table (:mod:`~rewright.passes.layout.table`). Engines choose orders
+themselves. So does Inductor, between nodes; but what comes from outside it brings into its order
+in every call, weights too. So for Inductor the pass does only that (``edges``): weights once, in
+``prepare``, and inputs where they come in, which costs nothing where a caller has them so.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ import attrs
 from rewright.ir.builder import Builder
 from rewright.ir.graph import Constant, Graph, Node, Value
 from rewright.ir.types import TensorType
-from rewright.passes.layout.regions import Region, regions_of
+from rewright.passes.layout.edges import convolutions_of, is_ordered_by_inductor
+from rewright.passes.layout.regions import Region, is_convolution, regions_of
 from rewright.passes.manager import Pass, PassContext
 from rewright.passes.registry import register_pass
 
@@ -54,13 +57,19 @@ class ChannelsLast(Pass):
     Attributes:
         min_saved: so many bytes a call of typical sizes must save for a region to be converted.
         everywhere: whether to do so, too, where the table does not say that it gains.
+        edges: whether only weights and inputs are to be laid out, for Inductor orders the rest,
+            where it does: :func:`~rewright.passes.layout.edges.is_ordered_by_inductor`.
     """
 
     min_saved: int = 1
     everywhere: bool = False
+    edges: bool = False
 
     def run(self, graph: Graph, context: PassContext) -> None:
         """Converts the regions of `graph` that gain; leaves a report."""
+        if self.edges:
+            context.reports[self.name] = _edges(graph)
+            return
         regions = regions_of(graph, self.everywhere)
         chosen = [region for region in regions if region.gain >= self.min_saved]
         memory = _Memory(graph)
@@ -74,6 +83,20 @@ class ChannelsLast(Pass):
         )
 
 
+def _edges(graph: Graph) -> LayoutReport:
+    """Lays out what convolutions take from outside, if Inductor will compute them so."""
+    found = convolutions_of(graph) if is_ordered_by_inductor(graph) else []
+    memory = _Memory(graph)
+    for node in found:
+        memory.weigh(node)
+        image = node.operands[0]
+        if image.is_input and all(is_convolution(user) for user in image.users):
+            for user in image.users:
+                memory.enter(user, 0)
+    entries = sum(not isinstance(value, Constant) for value in memory.made)
+    return LayoutReport(convolutions=len(found), entries=entries)
+
+
 @attrs.define(eq=False)
 class _Memory:
     graph: Graph
@@ -82,12 +105,22 @@ class _Memory:
 
     def convert(self, region: Region) -> None:
         for node, at in region.entries:
-            node.set_operand(at, self._laid_out(node.operands[at], node))
+            self.enter(node, at)
         for node in region.convolutions:
-            weight = node.attributes["weight"].index
-            node.set_operand(weight, self._laid_out(node.operands[weight], node))
+            self.weigh(node)
         for value in region.returned:
             self._returned(value)
+
+    def enter(self, node: Node, at: int) -> None:
+        """Lays out operand number `at` of `node`."""
+        value = node.operands[at]
+        node.set_operand(at, self._laid_out(value, node))
+        if isinstance(value, Constant) and not value.is_source and not value.has_uses:
+            self.graph.remove_constant(value)
+
+    def weigh(self, node: Node) -> None:
+        """Lays out the weight of the convolution `node`."""
+        self.enter(node, node.attributes["weight"].index)
 
     def _returned(self, value: Value) -> None:
         """`value` with contiguous strides where it is returned, along sizes of 1, too.
@@ -126,10 +159,7 @@ class _Memory:
         recipe = _layout(Builder(self.graph.prepare), source, _channels_last_of(source))
         taken, base = self.graph.constants, f"{value.name}.channels_last"
         names = (base, *(f"{base}_{number}" for number in range(1, len(taken) + 2)))
-        made = self.graph.add_prepared(next(name for name in names if name not in taken), recipe)
-        if not value.is_source and not value.has_uses:
-            self.graph.remove_constant(value)
-        return made
+        return self.graph.add_prepared(next(name for name in names if name not in taken), recipe)
 
 
 def _layout(build: Builder, value: Value, strides: tuple[Any, ...]) -> Value:

@@ -24,7 +24,7 @@ On a CPU without instructions for it, bf16 runs four times as fast so (ResNet-50
 1.05 s on one core), and f32 as fast as before (172 ms to 161 ms, which is noise there).
 """
 
-CONVOLUTIONS: Final = frozenset({"rw.conv", "aten.conv2d", "aten.convolution"})
+CONVOLUTIONS: Final = frozenset({"rw.conv", "rw.conv_relu", "aten.conv2d", "aten.convolution"})
 """What is looked at as a convolution, where it has two spatial dimensions."""
 
 _HANDS_ON: Final = (

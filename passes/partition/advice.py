@@ -15,6 +15,10 @@ ADVICE: Final[tuple[tuple[str, str], ...]] = (
         "take {what} out of {setting}",
     ),
     (
+        r"its segment would compute 0 nodes",
+        "nothing to gain: it computes nothing, and goes into a segment with what uses it",
+    ),
+    (
         r"its segment would compute (?P<count>\d+) nodes?, and min_block_size is",
         "set min_block_size to {count}, or get its neighbors into the segment",
     ),
@@ -32,11 +36,12 @@ ADVICE: Final[tuple[tuple[str, str], ...]] = (
         "draw the numbers outside of the model, or call model.eval() where this is a dropout",
     ),
     (r"truncate_double=True allows it", "set truncate_double=True, or cast to float32"),
+    (r"has no c(32|64|128)\b|complex numbers", "compute with real and imaginary parts"),
     (
-        r"has no (?P<dtype>f64|c32|c64|c128|i16|u16|u32|u64)\b",
+        r"has no (?P<dtype>f64|i8|u8|i16|u16|u32|u64)\b",
         "cast to a dtype that TensorRT has: float32 for f64, int32 for small integers",
     ),
-    (r"complex numbers", "compute with real and imaginary parts"),
+    (r"it needs: (?P<need>.*)", "give it {need}"),
     (
         r"(?P<name>\w+) is (?P<found>\w+), and may be (?P<allowed>[\w, ]+)$",
         "cast {name} to one of these",

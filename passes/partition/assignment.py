@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Set as AbstractSet
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import attrs
@@ -130,7 +131,8 @@ def assign(graph: Graph, backends: Sequence[SegmentBackend], overrides: Override
     binding = {info.binding.producer for info in graph.symbols.values()}
     names = (*(backend.name for backend in backends), TORCH)
     made = Assignment([*graph], names, [], {})
-    ask = [overrides.reason, _structural, lambda node: _TELLS if node in binding else None]
+    telling = partial(_telling, {node for node in binding if node is not None}, backends)
+    ask: list[Ask] = [overrides.reason, _structural, telling]
     for node in made.nodes:
         color, reason = _choose(node, ask, backends)
         made.colors.append(color)
@@ -140,6 +142,17 @@ def assign(graph: Graph, backends: Sequence[SegmentBackend], overrides: Override
 
 
 _TELLS: Final = "it tells a size that only a run can know"
+
+
+def _telling(
+    binding: AbstractSet[Node], backends: Sequence[SegmentBackend], node: Node
+) -> str | None:
+    """Why a node that tells a size stays: also what backends say of it, which may name another."""
+    if node not in binding:
+        return None
+    said = next(filter(None, (backend.refuse(node) for backend in backends)), None)
+    return f"{_TELLS}: {said}" if said else _TELLS
+
 
 Ask = Callable[[Node], "str | None"]
 

@@ -49,7 +49,7 @@ class Row:
 
 
 LOWER: Final = (
-    "rw.linear rw.matmul rw.conv rw.attention rw.rope rw.gated "
+    "rw.linear rw.matmul rw.conv rw.conv_relu rw.attention rw.rope rw.gated "
     "rw.layer_norm rw.rms_norm rw.group_norm "
     "linear matmul mm bmm addmm baddbmm addbmm mv addmv dot bilinear einsum "
     "conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d "

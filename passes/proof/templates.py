@@ -86,6 +86,7 @@ TEMPLATES: Final[dict[str, list[Template]]] = {
     "aten.conv3d": _conv("d h w", "k l m"),
     "aten.convolution": _conv("h w", "k l") + _conv("l", "k"),
     "rw.conv": _conv("h w", "k l") + _conv("l", "k"),
+    "rw.conv_relu": _conv("h w", "k l") + _conv("l", "k"),
     "aten.conv_transpose1d": _conv_transpose("l", "k"),
     "aten.conv_transpose2d.input": _conv_transpose("h w", "k l"),
     **dict.fromkeys(UNCHECKED, _BATCH_NORM),

@@ -141,21 +141,27 @@ def _first(good: int, bad: int, is_bad: Callable[[int], bool]) -> int:
 # --------------------------------------------------------------------------- the command
 
 
-def main(argv: Sequence[str]) -> int:
-    """``rewright bisect``; returns the exit status."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    made = argparse.ArgumentParser(
         prog="rewright bisect",
         description="Run a command with fewer and fewer passes and rewrites, and name the one "
         "that makes it fail. The command has to fail with all of them.",
         epilog="example: rewright bisect python test_my_model.py",
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="show only what was found")
-    parser.add_argument("--timeout", type=float, metavar="S", help="a run that takes longer is bad")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
-    options = parser.parse_args(argv)
+    made.add_argument("-q", "--quiet", action="store_true", help="show only what was found")
+    made.add_argument("--timeout", type=float, metavar="S", help="a run that takes longer is bad")
+    made.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """``rewright bisect``; returns the exit status."""
+    parsing = parser()
+    options = parsing.parse_args(argv)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        parser.error("give a command")
+        parsing.error("give a command")
     with tempfile.TemporaryDirectory(prefix="rewright-bisect-") as folder:
         found = search(lambda limit: _run(command, limit, Path(folder), options))
     print(found)

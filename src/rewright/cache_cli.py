@@ -18,19 +18,20 @@ _SHOWN = 12
 
 def main(argv: Sequence[str]) -> int:
     """``rewright cache``; returns the exit status."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     status: int = options.run(default_store(), options)
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    made = argparse.ArgumentParser(
         prog="rewright cache",
         description="List and remove what is kept of earlier compiles: built engines.",
-        epilog="REWRIGHT_CACHE_DIR names the folder, REWRIGHT_CACHE_SIZE the limit "
-        "(10G by default, 0: nothing is kept).",
+        epilog="example: rewright cache rm --all. REWRIGHT_CACHE_DIR names the folder, "
+        "REWRIGHT_CACHE_SIZE the limit (10G by default, 0: nothing is kept).",
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = made.add_subparsers(metavar="COMMAND", required=True)
     ls = commands.add_parser("ls", help="list the entries, the one used last first")
     rm = commands.add_parser("rm", help="remove entries")
     rm.add_argument("keys", metavar="KEY", nargs="*", help="the first digits of a key")
@@ -39,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     for command, run in ((ls, _ls), (rm, _rm), (size, _size)):
         command.add_argument("--json", action="store_true", help="write JSON")
         command.set_defaults(run=run, usage=command)
-    return parser
+    return made
 
 
 def _ls(store: Store, options: argparse.Namespace) -> int:

@@ -46,19 +46,25 @@ class Row:
     graph: Graph | None
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the demo; returns the exit status: 1 where a model fell back or is wrong."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    made = argparse.ArgumentParser(
         prog="rewright demo",
         description="Compile four small models by both ways and compare them with eager.",
         epilog="example: rewright demo bert --torch-backend inductor",
     )
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}")
-    parser.add_argument("--torch-backend", choices=("eager", "inductor"), default="eager")
-    options = parser.parse_args(argv)
+    made.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}")
+    made.add_argument("--torch-backend", choices=("eager", "inductor"), default="eager")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the demo; returns the exit status: 1 where a model fell back or is wrong."""
+    parsing = parser()
+    options = parsing.parse_args(argv)
     unknown = [name for name in options.models if name not in MODELS]
     if unknown:
-        parser.error(f"no model {unknown[0]!r}: choose from {', '.join(MODELS)}")
+        parsing.error(f"no model {unknown[0]!r}: choose from {', '.join(MODELS)}")
     chosen = [MODELS[name] for name in options.models or MODELS]
     console = Console()
     rows: list[Row] = []

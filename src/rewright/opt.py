@@ -26,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
         prog="rewright opt",
         description="Run passes on the text of a graph, print what becomes of it, and look into "
         "the passes on the way.",
-        epilog="Weights are read from NAME.safetensors or weights.safetensors beside the file, "
+        epilog="example: rewright opt dump/003-fuse.before.ir --passes fuse. "
+        "Weights are read from NAME.safetensors or weights.safetensors beside the file, "
         "inputs from NAME.samples.safetensors or samples.safetensors.",
     )
     add = made.add_argument

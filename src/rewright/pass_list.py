@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rewright.errors import PassError, did_you_mean
+from rewright.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from rewright.passes.manager import Pass
@@ -12,20 +12,26 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str]) -> int:
-    """``rewright passes``; returns the exit status."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    made = argparse.ArgumentParser(
         prog="rewright passes",
         description="List the passes, with their options and rules, and where they are declared.",
+        epilog="example: rewright passes fuse",
     )
-    parser.add_argument("names", metavar="PASS", nargs="*", help="only these (default: all)")
-    options = parser.parse_args(argv)
+    made.add_argument("names", metavar="PASS", nargs="*", help="only these (default: all)")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """``rewright passes``; returns the exit status."""
+    options = parser().parse_args(argv)
     from rewright.passes.registry import all_passes
 
     known = all_passes()
     for name in options.names:
         if name not in known:
-            raise PassError(f"there is no pass {name!r}", hint=did_you_mean(name, known))
+            raise InputError(f"there is no pass {name!r}", hint=did_you_mean(name, known))
     for name in options.names or known:
         print("\n".join(describe(known[name])))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +69,6 @@ class CompiledProgram(ProgramModule):
         self.precision = precision
         self._call: Callable[..., Any] = built.call
         self._built = built
-        self._refitting = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the program.
@@ -115,7 +113,7 @@ class CompiledProgram(ProgramModule):
         """
         from rewright.refit import refit
 
-        with self._refitting:
+        with self._weights:
             refit(self, state_dict, strict=strict)
 
     @property
@@ -142,7 +140,8 @@ class CompiledProgram(ProgramModule):
         """
         from rewright.artifact.saving import save
 
-        save(self, path, sources=sources)
+        with self._weights:
+            save(self, path, sources=sources)
 
     # -- the ecosystem's formats; docs/DEPLOY.md compares them
 
@@ -159,7 +158,8 @@ class CompiledProgram(ProgramModule):
         """
         from rewright.interop.formats import to_exported_program
 
-        return to_exported_program(self)
+        with self._weights:
+            return to_exported_program(self)
 
     def to_torchscript(
         self, examples: Sequence[torch.Tensor] | None = None
@@ -173,12 +173,13 @@ class CompiledProgram(ProgramModule):
 
         Raises:
             UnsupportedError: it has engines, or takes or returns what is no tensor.
-            InputError: the examples are too many or too few.
+            InputError: the examples are too many or too few, or don't fit.
             CompileError: torch can't trace it.
         """
         from rewright.interop.formats import to_torchscript
 
-        return to_torchscript(self, examples)
+        with self._weights:
+            return to_torchscript(self, examples)
 
     def aoti_package(
         self, path: str | os.PathLike[str], options: Mapping[str, Any] | None = None
@@ -198,7 +199,8 @@ class CompiledProgram(ProgramModule):
         """
         from rewright.interop.formats import aoti_package
 
-        return aoti_package(self, path, options)
+        with self._weights:
+            return aoti_package(self, path, options)
 
     def single_engine(self) -> EngineFile:
         """The engine of a program that is one, with its bindings, for TensorRT's own runtimes.
@@ -209,7 +211,8 @@ class CompiledProgram(ProgramModule):
         """
         from rewright.interop.engine import single_engine
 
-        return single_engine(self)
+        with self._weights:
+            return single_engine(self)
 
     def engine_bytes(self) -> bytes:
         """The bytes of :meth:`single_engine`, as trtexec takes them in a file."""

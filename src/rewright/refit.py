@@ -39,6 +39,11 @@ def refit(program: CompiledProgram, state_dict: Mapping[str, Any] | None, *, str
             "the program takes its parameters as arguments, and can't be refitted",
             hint="edit or replace the parameters: every call computes with what they are",
         )
+    if state_dict is not None and not isinstance(state_dict, Mapping):
+        raise InputError(
+            f"refit takes tensors by name, not a {type(state_dict).__name__}",
+            hint="pass model.state_dict(), or nothing, after an edit in place",
+        )
     engines = [segment.engine for segment in program.segments]
     try:
         with torch.inference_mode(False), torch.no_grad():
@@ -65,7 +70,9 @@ def _given(
     for name in state_dict:
         if name not in owners:
             raise InputError(
-                f"the program has no weight {name!r}", name=name, hint=did_you_mean(name, owners)
+                f"the program has no weight {name!r}",
+                name=str(name),
+                hint=did_you_mean(str(name), owners),
             )
     if strict:
         _check_whole(sources, state_dict)

@@ -370,8 +370,8 @@ class Settings:
         "torch",
         "raise",
         default="torch",
-        doc="What to do with a segment whose engine can't run here: run it in Torch, after one "
-        "warning that says why, or raise.",
+        doc="What to do with a segment whose engine can't run here: run it in Torch, operator by "
+        "operator, after one warning that says why; or raise.",
     )
     fallback: Literal["torch", "none"] = _choice(
         "torch",

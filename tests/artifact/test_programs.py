@@ -182,6 +182,17 @@ def test_sources_are_kept_for_a_refit_or_left_out(tmp_path):
     assert_equal([refitted(x)], [program(x)])
 
 
+def test_a_program_without_sources_can_be_copied_and_exported(tmp_path):
+    case = CASES["folding"]
+    program, (x,) = case.compile(), case.args()
+    loaded = rewright.load(saved(program, tmp_path, sources=False))
+    copied, exported = copy.deepcopy(loaded), loaded.to_exported_program().module()
+    for made in (copied, exported, copy.deepcopy(copied), loaded.to_torchscript()):
+        assert_equal([made(x)], [program(x)])
+    with pytest.raises(ArtifactError, match=r"has no data.*\n.*\n?.*sources=False"):
+        loaded.save(tmp_path / "again.rw")
+
+
 # --------------------------------------------------------------------------- trees and classes
 
 
@@ -383,3 +394,10 @@ def test_the_report_says_what_a_file_would_hold(tmp_path):
     assert len(rows) == 1
     for part in ("weights", "prepared", "sources", "engines", "IR"):
         assert part in rows[0]
+
+
+@pytest.mark.parametrize("ops", ["mylib", [3]])
+def test_allowed_operators_are_a_sequence_of_names(ops, tmp_path):
+    path = saved(CASES["perceptron"].compile(), tmp_path)
+    with pytest.raises(SettingsError, match="ops is"):
+        rewright.load(path, ops=ops)

@@ -664,3 +664,34 @@ def test_compile_exports_and_compiles():
     program = rewright.compile(module, (torch.randn(3, 4),), dynamic_shapes=({0: AUTO},))
     x = torch.randn(5, 4)
     torch.testing.assert_close(program(x), module(x).detach())
+
+
+@pytest.mark.slow  # imports transformers
+def test_a_cache_of_transformers_as_an_argument():
+    from transformers import DynamicCache
+    from transformers.integrations.executorch import register_dynamic_cache_export_support
+
+    register_dynamic_cache_export_support()
+
+    class Model(nn.Module):
+        def forward(self, x, cache):
+            keys, values = cache.update(x, x * 2, 0)
+            return keys.sum(2) + values.sum(2), cache
+
+    def cache(length: int) -> DynamicCache:
+        made = DynamicCache()
+        made.update(torch.ones(1, 2, length, 4), torch.ones(1, 2, length, 4), 0)
+        return made
+
+    x, n = torch.ones(1, 2, 1, 4), Dim("n", min=1, max=32)
+    shapes = ({}, [[{2: n}], [{2: n}]])
+    exported = torch.export.export(Model(), (x, cache(3)), dynamic_shapes=shapes)
+    program = rewright.compile_exported(exported)
+    names = [argument.name for argument in program.signature.arguments]
+    assert names == ["x", "cache['key_cache'][0]", "cache['value_cache'][0]"]
+    for made in (program, program.to_exported_program().module()):
+        result, _ = made(x, cache(7))
+        torch.testing.assert_close(result, Model()(x, cache(7))[0])
+    assert type(program(x, cache(7))[1]) is DynamicCache
+    with pytest.raises(InputError, match=r"cache\['key_cache'\]\[0\] is 33"):
+        program(x, cache(33))

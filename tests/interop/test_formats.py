@@ -1,5 +1,6 @@
 """Programs in torch's own formats, loaded by processes that know nothing of the model."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import register_dataclass, tree_leaves
 
 import rewright
 from rewright.backends.tensorrt.library import FLAVORS
@@ -102,7 +103,7 @@ def save_demo(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [("resnet", "bert"), pytest.param(("llama", "unet"), marks=pytest.mark.slow)]
+    "names", [("resnet",), pytest.param(("bert", "llama", "unet"), marks=pytest.mark.slow)]
 )
 def test_demo_models_in_a_fresh_process(names, tmp_path):
     loads = []
@@ -195,6 +196,7 @@ def test_weights_are_not_copied():
     assert exported.state_dict["weight"].data_ptr() == model.weight.data_ptr()
 
 
+@pytest.mark.slow  # imports transformers
 def test_results_of_classes_become_dicts():
     transformers = pytest.importorskip("transformers")
     made = rewright.compile(MODELS["bert"].build(), MODELS["bert"].inputs())
@@ -327,3 +329,53 @@ def test_an_engine_of_a_later_format(engine_program):
 
     with pytest.raises(UnsupportedError, match="format 2, known is 1"):
         _graph_of('{"format": 2}')
+
+
+class Writing(nn.Module):
+    """Counts calls in a buffer, and fills a part of an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        x[1:] = 0
+        return x + self.calls
+
+
+def test_exporting_leaves_the_program_and_the_examples_as_they_are():
+    made, x = rewright.compile(Writing(), (torch.ones(3),)), torch.ones(3)
+    scripted = made.to_torchscript([x])
+    exported = made.to_exported_program().module()
+    assert x.tolist() == [1, 1, 1]
+    assert made.state_dict()["calls"].item() == 0
+    for call in (scripted, exported, made):  # each counts for itself
+        given = torch.ones(3)
+        assert call(given).tolist() == [2, 1, 1]
+        assert given.tolist() == [1, 0, 0]
+
+
+def test_examples_that_do_not_fit():
+    made = rewright.compile(nn.Linear(4, 4), (torch.ones(2, 4),))
+    with pytest.raises(InputError, match=r"dimension 1 of input is 5, expected 4"):
+        made.to_torchscript([torch.ones(2, 5)])
+
+
+@dataclasses.dataclass
+class Batch:
+    x: Tensor
+    more: list[Tensor]
+
+
+def test_sizes_that_vary_within_a_class_of_arguments():
+    class Adding(nn.Module):
+        def forward(self, batch: Batch) -> Tensor:
+            return batch.x + batch.more[0]
+
+    register_dataclass(Batch, serialized_type_name="tests.interop.Batch")
+    n = Dim("n", min=1, max=8)
+    given = Batch(torch.ones(3), [torch.ones(3)])
+    made = rewright.compile(Adding(), (given,), dynamic_shapes=([{0: n}, [{0: n}]],))
+    other = Batch(torch.ones(5), [torch.arange(5.0)])
+    assert torch.equal(made.to_exported_program().module()(other), made(other))

@@ -250,3 +250,27 @@ def _resident() -> int:
     """The bytes of this process that are in memory."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
+
+
+def test_a_device_that_is_not_here(program):
+    with pytest.raises(RewrightError, match="can't go there"):
+        program.to("xpu" if torch.cuda.is_available() else "cuda")
+
+
+class Counter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x + self.calls
+
+
+def test_what_is_made_in_inference_mode_runs_outside(tmp_path):
+    made = rewright.compile(Counter(), (torch.zeros(2),))
+    made.save(tmp_path / "counter.rw")
+    with torch.inference_mode():
+        copied, loaded = copy.deepcopy(made), rewright.load(tmp_path / "counter.rw")
+        assert copied(torch.zeros(2)).tolist() == loaded(torch.zeros(2)).tolist() == [1, 1]
+    assert copied(torch.zeros(2)).tolist() == loaded(torch.zeros(2)).tolist() == [2, 2]

@@ -199,3 +199,18 @@ def test_buffers_that_are_written_are_no_constants():
     made, _ = stateful()
     with pytest.raises(UnsupportedError, match=r"writes to buffers \(calls\)"):
         torch.export.export(Around(made).eval(), (torch.randn(3, 4), torch.ones(3)))
+
+
+def test_numbers_that_only_a_run_tells():
+    class Counting(nn.Module):
+        def forward(self, x: Tensor) -> tuple:
+            return (x > 0).sum().item(), x.nonzero(), x.shape[0] * 2
+
+    program = rewright.compile(
+        Counting(), (torch.randn(6),), dynamic_shapes=({0: Dim("n", min=1, max=9)},)
+    )
+    call = torch.compile(lambda x: program(x), backend="aot_eager", fullgraph=True)
+    for x in (torch.randn(6), torch.ones(5), -torch.ones(4)):
+        count, places, double = call(x)
+        assert (count, double) == (int((x > 0).sum()), len(x) * 2)
+        assert torch.equal(places, x.nonzero())

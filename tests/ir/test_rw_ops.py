@@ -323,6 +323,16 @@ def test_layout(strides):
     assert result.data_ptr() != x.data_ptr()
 
 
+@pytest.mark.parametrize("added", [False, True])
+def test_conv_relu(added):
+    x, w, b = torch.randn(2, 4, 7, 6), torch.randn(6, 2, 3, 3), torch.randn(6)
+    z = torch.randn(2, 6, 3, 4) if added else None
+    steps = {"stride": [2, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 2}
+    made = torch.nn.functional.conv2d(x, w, b, **steps)
+    expected = (made + z if added else made).clamp(min=0)
+    torch.testing.assert_close(rw_ops.conv_relu(x, w, b, z, **steps), expected)
+
+
 # ---- all
 
 

@@ -235,6 +235,23 @@ def test_what_would_stay_in_torch_anyway_stays_whole():
     assert "is made of aten.sigmoid" in left[0].reason
 
 
+@attrs.frozen
+class TakingWhatIsUnused:
+    """A backend that takes parts as long as nobody uses them."""
+
+    name: str = "fickle"
+
+    def refuse(self, node: Node) -> str | None:
+        return "is used" if any(value.has_uses for value in node.results) else None
+
+
+def test_an_op_that_torch_makes_of_itself_stays():
+    graph, _ = program_of("aten._to_copy", (torch.rand(3),), {"dtype": torch.uint8})
+    run = Pipeline((Decompose(),)).run(graph, backends={"fickle": TakingWhatIsUnused()})
+    assert ops(graph) == ["aten._to_copy"]
+    assert run.reports["decompose"][-1].reason == "it is made of itself"
+
+
 # --------------------------------------------------------------------------- all of torch's
 
 

@@ -1,10 +1,14 @@
 """Memory order of convolutions, where it is worth something, and what the boundary gives back."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
+from torch._inductor.utils import run_and_get_code
 
 import rewright
+from rewright.ir.parser import parse_graph
 from rewright.ir.verifier import verify
 from rewright.passes import Pipeline
 from rewright.passes.compiling import pipeline_of
@@ -84,11 +88,53 @@ def test_strides():
     assert channels_last(x.shape) == x.stride()
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "laid_out"),
+    [
+        ("", "", 1),
+        ("@w : bf16[8, 8, 3, 3]", "@w : bf16[8, 4, 3, 3]", 0),  # in two groups
+        ("[2, 8, 16, 16]", "[s0, 8, 16, 16]", 0),
+    ],
+)
+def test_for_inductor_only_what_comes_from_outside_is_laid_out(old, new, laid_out):
+    text = str(two("aten.relu(%a)")).replace(old, new)
+    if "s0" in new:
+        text = text.replace("{", "where s0 in {1..4} = dim(%x, 0) {", 1)
+    if "[8, 4" in new:
+        text = text.replace("dilation=[1, 1]", "dilation=[1, 1], groups=2")
+    made = parse_graph(text)
+    report = Pipeline((ChannelsLast(edges=True),)).run(made).reports["channels-last"]
+    verify(made, retype=True)
+    assert report.convolutions == 2 * laid_out
+    assert ops(made).count("rw.layout") == report.entries == laid_out  # the image, once
+    assert [*made.constants] == (["w", "w.channels_last"] if laid_out else ["w"])
+
+
+@pytest.mark.slow
+def test_inductor_copies_no_weight_and_no_image():
+    """Its code for three convolutions in a row, with what it has to bring into its order."""
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 24, 3)).eval()
+    x = torch.randn(2, 3, 24, 20)
+    copies = {}
+    for name, pipeline in (("edges", "default"), ("none", "fuse,fold-constants,dce")):
+        program, codes = run_and_get_code(
+            lambda text: rewright.compile(net, (x,), pipeline=text, torch_backend="inductor"),
+            pipeline,
+        )
+        made = re.findall(r"empty_strided_cpu\(\(([\d, ]+)\)", "".join(codes))
+        copies[name] = {"16, 3, 3, 3", "24, 16, 3, 3", "2, 3, 24, 20"}.intersection(made)
+        with torch.no_grad():
+            for given in (x, x.contiguous(memory_format=torch.channels_last)):
+                same([program(given)], [net(x)])
+    assert len(copies["none"]) == 3, "Inductor lays out weights by itself now"
+    assert not copies["edges"]
+
+
 def test_inductor_chooses_by_itself():
     names = [step.name for step in pipeline_of(Settings(optimization_level=2)).passes()]
     assert "channels-last" in names
     inductor = Settings(optimization_level=2, torch_backend="inductor")
-    assert "channels-last" not in [step.name for step in pipeline_of(inductor).passes()]
+    assert ChannelsLast(edges=True) in pipeline_of(inductor).passes()
     lowered = pipeline_of(Settings(optimization_level=2, precision="bf16"))
     names = [step.name for step in lowered.passes()]
     assert names[names.index("precision") + 1] == "channels-last"

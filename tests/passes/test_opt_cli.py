@@ -90,7 +90,7 @@ class TestOpt:
         ],
     )
     def test_mistakes(self, file, capsys, arguments, message):
-        run(*(argument.format(file=file) for argument in arguments), status=1)
+        run(*(argument.format(file=file) for argument in arguments), status=2)
         shown = capsys.readouterr()
         assert shown.out == ""
         assert f"rewright opt: {message}" in shown.err or message in shown.err
@@ -246,7 +246,7 @@ class TestPasses:
             assert cls.summary(), cls.name
 
     def test_an_unknown_one(self, capsys):
-        assert cli.main(["passes", "dc"]) == 1
+        assert cli.main(["passes", "dc"]) == 2
         assert "did you mean 'dce'?" in capsys.readouterr().err
 
 

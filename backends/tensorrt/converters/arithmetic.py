@@ -12,6 +12,7 @@ from rewright.backends.tensorrt import formulas
 from rewright.backends.tensorrt.converters.common import (
     common_dtype,
     operand,
+    term,
     wide,
 )
 from rewright.backends.tensorrt.declaration import Call, converts
@@ -55,8 +56,9 @@ LOGIC: Final[dict[str, Binary]] = {"and": Binary.AND, "or": Binary.OR, "xor": Bi
 
 def _arithmetic(operation: Binary) -> Callable[..., Tensor]:
     def compute(call: Call, self: Any, other: Any) -> Tensor:
-        a, b = operand(call, self, call.dtype), operand(call, other, call.dtype)
-        return a.binary(_ON_BOOL[operation] if call.dtype is torch.bool else operation, b)
+        a, b = term(call, self, call.dtype), term(call, other, call.dtype)
+        made = a.binary(_ON_BOOL[operation] if call.dtype is torch.bool else operation, b)
+        return made.to(call.dtype)
 
     return compute
 
@@ -107,24 +109,24 @@ def bitwise_not(call: Call, self: Tensor) -> Tensor:
 @converts("aten.add.Tensor", "aten.add.Scalar")
 def add(call: Call, self: Any, other: Any, alpha: Any) -> Tensor:
     """a + alpha * b"""
-    a, b = operand(call, self, call.dtype), operand(call, other, call.dtype)
+    a, b = term(call, self, call.dtype), term(call, other, call.dtype)
     if call.dtype is torch.bool:
         return a | b
-    return a + (b if alpha == 1 else b * alpha)
+    return (a + (b if alpha == 1 else b * alpha)).to(call.dtype)
 
 
 @converts("aten.sub.Tensor", "aten.sub.Scalar")
 def sub(call: Call, self: Any, other: Any, alpha: Any) -> Tensor:
     """a - alpha * b"""
-    a, b = operand(call, self, call.dtype), operand(call, other, call.dtype)
-    return a - (b if alpha == 1 else b * alpha)
+    a, b = term(call, self, call.dtype), term(call, other, call.dtype)
+    return (a - (b if alpha == 1 else b * alpha)).to(call.dtype)
 
 
 @converts("aten.rsub.Tensor", "aten.rsub.Scalar")
 def rsub(call: Call, self: Any, other: Any, alpha: Any) -> Tensor:
     """b - alpha * a"""
-    a, b = operand(call, self, call.dtype), operand(call, other, call.dtype)
-    return b - (a if alpha == 1 else a * alpha)
+    a, b = term(call, self, call.dtype), term(call, other, call.dtype)
+    return (b - (a if alpha == 1 else a * alpha)).to(call.dtype)
 
 
 def _quotient(a: Tensor, b: Tensor, mode: str | None) -> Tensor:
@@ -142,7 +144,7 @@ def _quotient(a: Tensor, b: Tensor, mode: str | None) -> Tensor:
 @converts("aten.div.Tensor", "aten.div.Scalar", "aten.true_divide.Tensor", dtypes={"out": FLOATS})
 def div(call: Call, self: Any, other: Any) -> Tensor:
     """DIV"""
-    return operand(call, self, call.dtype) / operand(call, other, call.dtype)
+    return (term(call, self, call.dtype) / term(call, other, call.dtype)).to(call.dtype)
 
 
 @converts(
@@ -152,7 +154,7 @@ def div(call: Call, self: Any, other: Any) -> Tensor:
 )
 def div_mode(call: Call, self: Any, other: Any, rounding_mode: str | None) -> Tensor:
     """DIV, FLOOR_DIV for integers; rounded after for floats"""
-    a, b = operand(call, self, call.dtype), operand(call, other, call.dtype)
+    a, b = term(call, self, call.dtype), term(call, other, call.dtype)
     return _quotient(a.wide(), b.wide(), rounding_mode).to(call.dtype)
 
 
@@ -175,7 +177,7 @@ def fmod(call: Call, self: Any, other: Any) -> Tensor:
 
 
 def _modulo(call: Call, self: Any, other: Any, mode: str) -> Tensor:
-    a, b = (operand(call, value, call.dtype).wide() for value in (self, other))
+    a, b = (term(call, value, call.dtype).wide() for value in (self, other))
     return (a - _quotient(a, b, mode) * b).to(call.dtype)
 
 

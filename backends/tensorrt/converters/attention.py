@@ -110,11 +110,19 @@ def _attend(call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sc
         mask = _both(call, q, mask, near)
     if causal and (mask is not None or not _has_causal(call)):
         mask, causal = _both(call, q, mask, _distance(call, q) >= 0), False
-    if q.rank == 4 and call.library.has("INetworkDefinition.add_attention"):
+    if _fits_layer(call):
         return _by_layer(call, q, k, v, mask, scale, causal)
     if causal:
         mask = _both(call, q, mask, _distance(call, q) >= 0)
     return _by_products(call, q, k, v, mask, scale)
+
+
+def _fits_layer(call: Call) -> bool:
+    """Whether the layer takes these: keys and values of one shape, and nothing to broadcast."""
+    q, k, v = (call.shape(name) for name in ("query", "key", "value"))
+    if len(q) != 4 or len(k) != 4 or k != v or (q[0], q[3]) != (k[0], k[3]) or q[1] % k[1] != 0:
+        return False
+    return call.library.has("INetworkDefinition.add_attention")
 
 
 def _has_causal(call: Call) -> bool:
@@ -189,7 +197,7 @@ def _by_products(call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
 def _like_heads(call: Call, x: Tensor, name: str) -> Tensor:
     """`x` with each of its heads repeated, in a row, to as many as the query has."""
     heads, had = call.shape("query"), call.shape(name)
-    if x.rank < 3 or heads[-3] == had[-3]:
+    if min(x.rank, len(heads)) < 3 or heads[-3] in (1, had[-3]):
         return x
     times = heads[-3] // had[-3]
     deeper = [*had[:-2], times, *had[-2:]]

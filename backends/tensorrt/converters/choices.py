@@ -17,8 +17,9 @@ from rewright.backends.tensorrt.declaration import Call, converts
 from rewright.backends.tensorrt.dtypes import COMPUTED, FLOATS, NUMBERS
 from rewright.backends.tensorrt.enums import ActivationType as Act
 from rewright.backends.tensorrt.filling import full
-from rewright.backends.tensorrt.needs import OneOf
+from rewright.backends.tensorrt.needs import OneOf, Query, That
 from rewright.backends.tensorrt.tensor import Tensor
+from rewright.ir.types import TensorType
 
 # --------------------------------------------------------------------------- choices and limits
 
@@ -87,9 +88,18 @@ _GATES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
 # --------------------------------------------------------------------------- casts
 
 
+def _is_computed_or_returned(query: Query) -> bool:
+    """Whether nothing takes what is cast to ``u8``: in a network, only its ports have that."""
+    (out,) = query.node.results
+    is_byte = isinstance(out.type, TensorType) and out.type.dtype is torch.uint8
+    return not is_byte or (out.has_uses and all(use.node.is_terminator for use in out.uses))
+
+
 @converts("aten._to_copy", "prims.convert_element_type", "aten.to.dtype",
           dtypes={"self": COMPUTED | {torch.uint8}, "a": COMPUTED | {torch.uint8},
-                  "out": COMPUTED | {torch.uint8}})  # fmt: skip
+                  "out": COMPUTED | {torch.uint8}},
+          needs=[That("a result that is only returned, where it is u8",
+                      _is_computed_or_returned)])  # fmt: skip
 def to_copy(call: Call, self: Any = None, a: Any = None, dtype: Any = None) -> Tensor:
     """CAST"""
     x = self if a is None else a

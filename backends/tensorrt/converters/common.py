@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import sympy
 import torch
 
 from rewright.backends.tensorrt.declaration import Call
-from rewright.backends.tensorrt.dtypes import COMPUTED, FLOATS, QUANTIZED
+from rewright.backends.tensorrt.dtypes import COMPUTED, FLOATS, QUANTIZED, is_narrow
 from rewright.backends.tensorrt.tensor import Tensor
 from rewright.ir.graph import Value
 from rewright.ir.types import ScalarType, TensorType
@@ -69,6 +70,28 @@ def _sample(argument: Any) -> Any:
 def operand(call: Call, value: Any, dtype: torch.dtype) -> Tensor:
     """An argument that may be a tensor, number or size, as a tensor of `dtype`."""
     return value.to(dtype) if isinstance(value, Tensor) else call.net.scalar(value, dtype)
+
+
+def term(call: Call, value: Any, dtype: torch.dtype) -> Tensor:
+    """An operand of arithmetic in `dtype`; in ``f32`` if it is a number that `dtype` can't hold.
+
+    To torch, numbers are no 16-bit floats: ``x * -1e9`` of a zero is a zero, not the NaN of
+    ``0 * -inf``. So the result may be in ``f32``, too, and is to be rounded.
+    """
+    if is_narrow(dtype) and _is_out_of_range(value, dtype):
+        dtype = torch.float32
+    return operand(call, value, dtype)
+
+
+def _is_out_of_range(value: Any, dtype: torch.dtype) -> bool:
+    """Whether `value` is a number that would become infinite, or lose digits next to zero."""
+    number = value.value if isinstance(value, Tensor) else value
+    if isinstance(number, torch.Tensor):
+        number = number.item() if number.ndim == 0 else None
+    if not isinstance(number, int | float) or number == 0 or not math.isfinite(number):
+        return False
+    kind = torch.finfo(dtype)
+    return not kind.tiny <= abs(number) <= kind.max
 
 
 def dims_of(dims: Any, rank: int) -> tuple[int, ...]:

@@ -16,16 +16,22 @@ from rewright.store import format_size
 __all__ = ["describe", "main"]
 
 
-def main(argv: Sequence[str]) -> int:
-    """``rewright inspect``; returns the exit status."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    made = argparse.ArgumentParser(
         prog="rewright inspect",
         description="Show what is in a saved program. Reads its manifest only: no weights, no "
         "engines, no torch.",
+        epilog="example: rewright inspect bert.rw --json",
     )
-    parser.add_argument("file", metavar="FILE", help="what program.save() wrote")
-    parser.add_argument("--json", action="store_true", help="write JSON")
-    options = parser.parse_args(argv)
+    made.add_argument("file", metavar="FILE", help="what program.save() wrote")
+    made.add_argument("--json", action="store_true", help="write JSON")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """``rewright inspect``; returns the exit status."""
+    options = parser().parse_args(argv)
     described = describe(options.file)
     if options.json:
         sys.stdout.write(json.dumps(described, indent=2) + "\n")

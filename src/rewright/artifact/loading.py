@@ -64,7 +64,8 @@ def load(
 
     Raises:
         ArtifactError: the file is no artifact, damaged, of a newer format, or can't be loaded here.
-        SettingsError: `device` or `on_engine_error` has an illegal value, or `trust_code` is given.
+        SettingsError: `device`, `on_engine_error` or `ops` has an illegal value, or `trust_code` is
+            given.
         EngineError: an engine can't run here, where that is an error.
     """
     if trust_code:
@@ -72,6 +73,12 @@ def load(
             "trust_code is given, but artifacts hold no compiled code",
             setting="trust_code",
             hint="leave it out: what Inductor compiled on this machine is in its own cache",
+        )
+    if isinstance(ops, str) or not all(isinstance(item, str) for item in ops):
+        raise SettingsError(
+            f"ops is {ops!r}, and not a sequence of names",
+            setting="ops",
+            hint='for one library: ops=("mylib",)',
         )
     name = os.fspath(path)
     try:
@@ -82,7 +89,7 @@ def load(
         ) from error
     changed = {"device": device, "on_engine_error": on_engine_error}
     changed = {setting: value for setting, value in changed.items() if value is not None}
-    with file, _explained(name):
+    with file, _explained(name), torch.inference_mode(False), torch.no_grad():
         container = open_container(name, file)
         manifest = read_manifest(container)
         if verify:

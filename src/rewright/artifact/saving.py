@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,7 +18,7 @@ from rewright.artifact.contents import Kinds, kinds_of, op_names, opaque_part
 from rewright.artifact.plain import dumps
 from rewright.artifact.signature import encode_reports, encode_settings, encode_signature
 from rewright.artifact.weights import FILES, Collected, collect, file_name
-from rewright.backends.torch.prepare import prepare, recipe_sources
+from rewright.backends.torch.prepare import prepared_now
 from rewright.errors import ArtifactError
 from rewright.ir.graph import Constant, Graph
 from rewright.ir.printer import print_graph
@@ -108,38 +108,24 @@ def _check_text(graph: Graph) -> None:
 
 
 def _constants(graph: Graph, kinds: Kinds) -> Collected:
-    prepared = _prepared(graph, kinds.prepared)
+    prepared = prepared_now(graph) if kinds.prepared else {}
     return collect(
         {
-            kind: {c.name: prepared[c.name] if not c.is_source else _data(c) for c in constants}
+            kind: {
+                c.name: _data(c, c.data if c.is_source else prepared.get(c.name)) for c in constants
+            }
             for kind, constants in kinds.stored().items()
         }
     )
 
 
-def _prepared(graph: Graph, wanted: tuple[Constant, ...]) -> Mapping[str, Tensor]:
-    """The prepared constants: from their sources, or as they were loaded without these."""
-    if not wanted:
-        return {}
-    sources = {c.name: c.data for c in recipe_sources(graph)}
-    known = {name: data for name, data in sources.items() if data is not None}
-    if len(known) == len(sources) and not any(data.is_meta for data in known.values()):
-        home = torch.device(graph.device)
-        return prepare(graph, {n: d.to(home) if _moves(n, graph) else d for n, d in known.items()})
-    return {constant.name: _data(constant) for constant in wanted}
-
-
-def _moves(name: str, graph: Graph) -> bool:
-    """Whether a program has a source on its own device."""
-    return getattr(graph.constants[name].type, "device", None) is None
-
-
-def _data(constant: Constant) -> Tensor:
-    if constant.data is None:
+def _data(constant: Constant, data: Tensor | None) -> Tensor:
+    if data is None:
         raise ArtifactError(
-            f"the constant @{constant.name} has no data, and the program can't be saved"
+            f"the constant @{constant.name} has no data, and the program can't be saved",
+            hint="a program whose file has no sources is saved without them: sources=False",
         )
-    return constant.data
+    return data
 
 
 def _described(constants: Collected) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from rewright.artifact.plain import NotPlainError, decode, encode
-from rewright.artifact.trees import decode_tree, encode_tree, pytree_children
+from rewright.artifact.trees import decode_tree, encode_tree
 from rewright.errors import ArtifactError
 from rewright.ir.location import Location
 from rewright.ir.signature import Argument, Signature
+from rewright.ir.trees import children
 from rewright.passes.partition.report import LeftOut, PartitionReport, Port, SegmentReport
 from rewright.passes.precision.report import NodePrecision, PrecisionReport
 from rewright.settings import Options, Settings
@@ -61,7 +62,7 @@ def decode_signature(made: Mapping[str, Any]) -> Signature:
     if in_spec is not None:
         if in_spec.num_leaves != len(arguments):
             raise ValueError(f"{len(arguments)} arguments, and a tree of {in_spec.num_leaves}")
-        if in_spec.type is not tuple or [c.type for c in pytree_children(in_spec)] != [tuple, dict]:
+        if in_spec.type is not tuple or [c.type for c in children(in_spec)] != [tuple, dict]:
             raise ValueError("the arguments are no tuple and dict")
     names = tuple(_text(name) for name in made["parameters"])
     return Signature(arguments, in_spec, out_spec, names)

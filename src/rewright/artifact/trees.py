@@ -36,6 +36,7 @@ from torch.utils._pytree import SUPPORTED_NODES, TreeSpec
 from rewright.artifact.plain import NotPlainError, decode, encode
 from rewright.artifact.records import Record
 from rewright.errors import ArtifactError, RewrightWarning
+from rewright.ir.trees import child_keys, children, is_leaf
 
 _LEAF: Final = pytree.tree_structure(0)
 
@@ -139,9 +140,9 @@ def encode_tree(spec: TreeSpec | None, where: str) -> Any:
 
 
 def _encode(spec: TreeSpec, where: str) -> Any:
-    if spec.num_nodes == 1 and spec.num_leaves == 1:
+    if is_leaf(spec):
         return None
-    subtrees = pytree_children(spec)
+    subtrees = children(spec)
     below = [_encode(child, where) for child in subtrees]
     if spec.type is collections.namedtuple:
         return {
@@ -171,11 +172,6 @@ def _encode(spec: TreeSpec, where: str) -> Any:
     return made
 
 
-def pytree_children(spec: TreeSpec) -> list[TreeSpec]:
-    """The subtrees of `spec` (older torch has no method for them)."""
-    return spec.children() if hasattr(spec, "children") else list(spec.children_specs)
-
-
 def name_of(kind: type) -> str:
     """The name of a class, with its module."""
     return f"{kind.__module__}.{kind.__qualname__}"
@@ -183,15 +179,8 @@ def name_of(kind: type) -> str:
 
 def _fields(spec: TreeSpec, count: int) -> list[str]:
     """What the class itself calls its parts, as far as it says."""
-    with_keys = SUPPORTED_NODES[spec.type].flatten_with_keys_fn
-    names: list[str] = []
-    if with_keys is not None:
-        try:
-            made = SUPPORTED_NODES[spec.type].unflatten_fn([0] * count, spec.context)
-            names = [_key(key) for key, _ in with_keys(made)[0]]
-        except Exception:  # a class of somebody else's, that doesn't take numbers
-            names = []
-    if len(names) != count or len({*names}) != count:
+    names = [_key(key) for key in child_keys(spec)]
+    if len({*names}) != count:
         names = [f"field{number}" for number in range(count)]
     return names
 
@@ -240,31 +229,31 @@ def _decode(tree: Any, where: str, missing: dict[str, None] | None, depth: int) 
     if tree is None:
         return _LEAF
     name, context = tree["class"], tree["context"]
-    children = [_decode(child, where, missing, depth + 1) for child in tree["children"]]
+    below = [_decode(child, where, missing, depth + 1) for child in tree["children"]]
     if not isinstance(name, str):
         raise TypeError("the name of a class is no text")
     if name in _BUILTINS:
         kind, _, back = _BUILTINS[name]
         held = back(context)
         keys = held[1] if kind is collections.defaultdict else held
-        if isinstance(keys, list) and len(keys) != len(children):
-            raise ValueError(f"{len(children)} values for the keys {keys}")
-        return TreeSpec(kind, held, children)
+        if isinstance(keys, list) and len(keys) != len(below):
+            raise ValueError(f"{len(below)} values for the keys {keys}")
+        return TreeSpec(kind, held, below)
     fields = tree["fields"]
-    if not _are_names(fields) or len(fields) != len(children):
+    if not _are_names(fields) or len(fields) != len(below):
         raise ValueError(f"the fields of {name} are not those of its values")
     if name == _NAMED_TUPLE:
         named = _named_tuple(context, tuple(fields), where, missing)
-        return TreeSpec(collections.namedtuple, named, children)
+        return TreeSpec(collections.namedtuple, named, below)
     found = _registered(name) or _imported(name)
     if found is not None:
-        return TreeSpec(found, decode(context), children)
+        return TreeSpec(found, decode(context), below)
     if missing is None:
         raise _not_here(name, where)
     if not _are_names(tree["absent"]):
         raise ValueError(f"the absent fields of {name} are no names")
     missing[name] = None
-    return TreeSpec(Record, [name, fields, tree["absent"]], children)
+    return TreeSpec(Record, [name, fields, tree["absent"]], below)
 
 
 def _are_names(found: Any) -> bool:

@@ -109,7 +109,8 @@ def traceable(program: CompiledProgram) -> tuple[torch.fx.GraphModule, object]:
                 hint="give it as a tensor",
             )
     numbered = enumerate(graph.results)
-    returned = [n for n, s in numbered if is_computed(s) and not _is_known(graph.outputs[n])]
+    computed = [n for n, s in numbered if is_computed(s)]
+    returned = [n for n in computed if not _is_known(graph, graph.outputs[n])]
     written = [target for target, value in graph.writebacks if target is not value]
     served = _Served(weakref.ref(program), tuple(returned), tuple(written))
     handle = _register(served, graph)
@@ -127,19 +128,21 @@ def traceable(program: CompiledProgram) -> tuple[torch.fx.GraphModule, object]:
             _item(writer, value, writer.fx.call_function(operator.getitem, (made, number)))
             for number, value in enumerate(given)
         ]
-        computed = [v for v, s in zip(graph.outputs, graph.results, strict=True) if is_computed(s)]
-        outputs = {value: _stated(writer, value) for value in computed}
+        known = [graph.outputs[n] for n in computed if n not in returned]
+        outputs = {value: _stated(writer, value) for value in known}
         outputs.update(zip(given[: len(returned)], items, strict=False))
         return outputs, dict(zip(written, items[len(returned) :], strict=True))
 
     return around(graph, program.signature, write), served
 
 
-def _is_known(value: Value) -> bool:
-    """Whether an output is there without running anything: None, or a number of sizes."""
+def _is_known(graph: Graph, value: Value) -> bool:
+    """Whether an output is there before anything runs: None, or a number of the inputs' sizes."""
     node = value.producer
-    stated = node is not None and node.op is SCALAR
-    return stated or isinstance(value.type, NoneType)
+    if node is None or node.op is not SCALAR:
+        return isinstance(value.type, NoneType)
+    free = getattr(node.attributes["value"], "free_symbols", ())
+    return all(graph.symbols[symbol].binding.is_input for symbol in free)
 
 
 def _stated(writer: ProgramWriter, value: Value) -> Any:

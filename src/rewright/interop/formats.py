@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.jit._trace import TracerWarning
 
+from rewright.backends.torch.refusal import Refusal
 from rewright.errors import CompileError, InputError, UnsupportedError
 from rewright.interop.engine import engine_calls
 from rewright.interop.portable import portable
@@ -24,6 +25,7 @@ from rewright.interop.shapes import (
     nested,
     plain_spec,
 )
+from rewright.ir.graph import Constant
 from rewright.ir.signature import Argument, Signature
 from rewright.ir.types import TensorType
 
@@ -77,8 +79,8 @@ def to_torchscript(
         examples: a tensor for each tensor argument; by default of typical sizes.
 
     Raises:
-        UnsupportedError: it has engines, or results that are no tensors.
-        InputError: the examples don't fit.
+        UnsupportedError: it has engines, or takes or returns what is no tensor.
+        InputError: the examples are too many or too few, or don't fit.
         CompileError: torch can't trace it.
     """
     graph, signature = program.graph, program.signature
@@ -96,10 +98,17 @@ def to_torchscript(
     flat = Signature(tuple(Argument(a.name, input=a.input) for a in arguments))
     given = list(examples) if examples is not None else example_leaves(graph, flat)
     _check_tensors(given, arguments)
+    Refusal(graph, flat)(given, {})
+    if graph.targets:  # tracing runs the program
+        given = [tensor.clone() for tensor in given]
     with _Quiet(), torch.no_grad():
         # Exported first, at these sizes: then all that is left to trace is operators of ATen.
         exported = _export(graph.name, portable(graph, flat), tuple(given), {}, None)
+        _spell_fills(exported.graph)
         module = _Flat(exported.module(check_guards=False))
+        names = {target.name for target in graph.targets if isinstance(target, Constant)}
+        written = [b for name, b in module.body.named_buffers() if name in names]
+        before = [buffer.clone() for buffer in written]
         try:
             traced: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
                 module, tuple(given), check_trace=False
@@ -109,7 +118,15 @@ def to_torchscript(
                 f"torch.jit can't trace @{graph.name}: {_first_line(error)}",
                 hint="torch's own error is the cause of this one",
             ) from error
+        for buffer, data in zip(written, before, strict=True):
+            buffer.copy_(data)
     return traced
+
+
+def _spell_fills(graph: torch.fx.Graph) -> None:
+    """Fills with a tensor, as copies: torch.jit.trace would call an operator that there isn't."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.fill.Tensor):
+        node.target = torch.ops.aten.copy.default
 
 
 class _Flat(torch.nn.Module):

@@ -22,6 +22,7 @@ Under ``torch.compile`` a call is one operator (:mod:`rewright.interop.call`). U
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
@@ -62,6 +63,8 @@ class ProgramModule(torch.nn.Module):
         # No submodule: a state dict has its weights once.
         self.__dict__["_traceable"] = None
         self._handle: object | None = None
+        # Held while weights are changed, and while several are read that must belong together.
+        self._weights = threading.RLock()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the program; see :meth:`__call__`, which is faster."""
@@ -110,8 +113,7 @@ class ProgramModule(torch.nn.Module):
         states = self._states().values()
         dtypes = {data.dtype for data in states if data.device == here} or {torch.float32}
         for dtype in sorted(dtypes, key=str):
-            with torch.no_grad():
-                probe = fn(torch.empty(0, dtype=dtype, device=here))
+            probe = _probed(fn, torch.empty(0, dtype=dtype, device=here))
             if probe.dtype != dtype:
                 raise UnsupportedError(
                     f"the program {self.graph.name} computes in {dtype}, and can't be made to "
@@ -130,21 +132,18 @@ class ProgramModule(torch.nn.Module):
     def _move(self, device: str) -> None:
         from rewright.interop.moving import moved
 
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise SettingsError(
-                f"the program can't move to {device!r}: torch finds no CUDA device here",
-                setting="device",
-            )
-        made = moved(self, device)
-        self.__dict__["_traceable"] = self._handle = None
-        for name in _MOVED:
-            setattr(self, name, getattr(made, name))
+        with self._weights:
+            made = moved(self, device)
+            self.__dict__["_traceable"] = self._handle = None
+            for name in _MOVED:
+                setattr(self, name, getattr(made, name))
 
     def __deepcopy__(self: T, memo: dict[int, Any]) -> T:
         """A program of its own, whose weights are copies."""
         from rewright.interop.moving import moved
 
-        made: T = moved(self, self.graph.device, copies=True)
+        with self._weights:
+            made: T = moved(self, self.graph.device, copies=True)
         memo[id(self)] = made
         return made
 
@@ -167,8 +166,9 @@ class ProgramModule(torch.nn.Module):
         return {name: c for c in held for name in (c.name, *c.aliases)}
 
     def _states(self) -> dict[str, Tensor]:
-        sources = self._sources().items()
-        return {name: c.data.detach() for name, c in sources if c.data is not None}
+        with self._weights:
+            sources = self._sources().items()
+            return {name: c.data.detach() for name, c in sources if c.data is not None}
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -233,7 +233,12 @@ class ProgramModule(torch.nn.Module):
                 "the export of a model around it would take for constants",
                 hint="export it alone, with program.to_exported_program()",
             )
-        with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
+        with (
+            self._weights,
+            torch._C.DisableTorchFunction(),
+            _disable_current_modes(),
+            torch.no_grad(),
+        ):
             engines = engine_calls(cast("CompiledProgram", self))
             made = portable(self.graph, self.signature, engines)
         self.__dict__["_traceable"] = made
@@ -259,6 +264,21 @@ class ProgramModule(torch.nn.Module):
 
 _MOVED = ("graph", "settings", "source", "segments", "_call", "_built")
 """What is another after a move."""
+
+
+def _probed(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """What `fn` makes of a tensor.
+
+    Raises:
+        SettingsError: there is no device of the kind that it goes to.
+    """
+    try:
+        with torch.no_grad():
+            return fn(tensor)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        raise SettingsError(
+            f"the program can't go there: {str(error).splitlines()[0]}", setting="device"
+        ) from error
 
 
 def _copied(given: Any, constant: Constant) -> Any:

@@ -22,7 +22,7 @@ from torch.utils._pytree import TreeSpec
 from rewright.backends.torch.entry import Parameters
 from rewright.backends.torch.implementations import implementation_of
 from rewright.backends.torch.liveness import is_computed, plan
-from rewright.backends.torch.prepare import prepare, recipe_sources
+from rewright.backends.torch.prepare import prepared_now
 from rewright.errors import UnsupportedError
 from rewright.ir.aliasing import Roots, roots_of
 from rewright.ir.calls import torch_arguments
@@ -131,25 +131,33 @@ class ProgramWriter(FxWriter):
         needed = plan(self.graph).constants
         for constant in needed:
             if constant.is_source:
-                self.values[constant] = self.source(constant)
+                self.values[constant] = self.own(constant)
         cooked = [constant for constant in needed if not constant.is_source]
         if cooked:
-            sources = {c.name: self._data(c) for c in recipe_sources(self.graph)}
-            made = prepare(self.graph, sources)
+            made = prepared_now(self.graph)
             for number, constant in enumerate(cooked):
-                data = made[constant.name].contiguous()
+                data = self._data(constant, made.get(constant.name)).contiguous()
                 self.values[constant] = self.hold(f"prepared.constant_{number}", data)
 
     def source(self, constant: Constant) -> torch.fx.Node:
         """A source; one that is written to is a buffer."""
         as_parameter = constant.kind == "parameter" and constant not in self.graph.targets
-        return self.hold(constant.name, self._data(constant), as_parameter)
+        return self.hold(constant.name, self._data(constant, constant.data), as_parameter)
 
-    def _data(self, constant: Constant) -> torch.Tensor:
-        if constant.data is None:
-            raise UnsupportedError(f"the constant @{constant.name} has no data")
+    def own(self, constant: Constant) -> torch.fx.Node:
+        """A source that shares no memory with the program's, where the program writes to it."""
+        if constant not in self.graph.targets:
+            return self.source(constant)
+        return self.hold(constant.name, self._data(constant, constant.data).clone())
+
+    def _data(self, constant: Constant, data: torch.Tensor | None) -> torch.Tensor:
+        if data is None or data.is_meta:
+            raise UnsupportedError(
+                f"the constant @{constant.name} has no data",
+                hint="a program that is loaded has what was saved of its weights",
+            )
         elsewhere = constant.type.device if isinstance(constant.type, TensorType) else None
-        return constant.data.detach().to(elsewhere or self.graph.device)
+        return data.detach().to(elsewhere or self.graph.device)
 
     # -- nodes
 

@@ -9,6 +9,7 @@ import sympy
 import torch
 from torch.export import Dim
 from torch.utils._pytree import (
+    BUILTIN_TYPES,
     SUPPORTED_NODES,
     GetAttrKey,
     MappingKey,
@@ -23,6 +24,7 @@ from rewright.ir.fakes import example_sizes
 from rewright.ir.graph import Graph
 from rewright.ir.signature import Signature
 from rewright.ir.sizes import evaluate, hull, is_true
+from rewright.ir.trees import child_keys
 from rewright.ir.types import ScalarType, TensorType, Type
 
 _PLAIN: Final = (tuple, list, dict)
@@ -124,8 +126,24 @@ def dynamic_shapes(graph: Graph, signature: Signature) -> tuple[Any, ...] | None
     leaves = dynamic_leaves(graph, signature)
     if leaves is None:
         return None
-    args, kwargs = nested(signature, leaves)
+    if signature.in_spec is None:
+        return tuple(leaves)
+    left = iter(leaves)
+    args, kwargs = (_shapes(spec, left) for spec in children(signature.in_spec))
     return (*args, *kwargs.values())
+
+
+def _shapes(spec: TreeSpec, leaves: Iterator[Any]) -> Any:
+    """`leaves`, nested as torch wants the sizes of what is nested like `spec`.
+
+    An object of a registered class is the list of its parts there: it could not be made of sizes.
+    """
+    if is_leaf(spec):
+        return next(leaves)
+    parts = [_shapes(child, leaves) for child in children(spec)]
+    if spec.type in BUILTIN_TYPES:
+        return SUPPORTED_NODES[spec.type].unflatten_fn(parts, spec.context)
+    return parts
 
 
 # --------------------------------------------------------------------------- results
@@ -156,11 +174,9 @@ def _plain(spec: TreeSpec) -> Any:
 
 def _field_names(spec: TreeSpec, kind: type) -> Iterator[str]:
     """The names of the fields of a container of some class; none where it has none."""
-    with_keys = getattr(SUPPORTED_NODES.get(spec.type), "flatten_with_keys_fn", None)
-    if kind in _PLAIN or with_keys is None:
+    if kind in _PLAIN:
         return
-    pairs, _ = with_keys(tree_unflatten([0] * spec.num_leaves, spec))
-    for key, _ in pairs:
+    for key in child_keys(spec):
         if isinstance(key, MappingKey):
             yield key.key
         elif isinstance(key, GetAttrKey):

@@ -11,7 +11,7 @@ from rewright.ir.builder import Builder
 from rewright.ir.graph import Graph, SymbolInfo
 from rewright.ir.sizes import Range, symbol
 from rewright.ir.types import TensorType
-from tests.backends.tensorrt.checking import check_graph, refusals, rtx
+from tests.backends.tensorrt.checking import check, check_graph, refusals, rtx
 
 S0 = symbol("s0")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -86,6 +86,12 @@ CASES: dict[str, tuple[Any, ...]] = {
                           dict(window=2, causal=True), (), 6),
     "attention, three dims": ("rw.attention", [(4, 5, 16), (4, 7, 16), (4, 7, 16)],
                               dict(causal=True), (), 7),
+    "attention, wider values": ("rw.attention", [(2, 4, 5, 16), (2, 4, 7, 16), (2, 4, 7, 6)],
+                                {}, (), 7),
+    "attention, one batch of keys": ("rw.attention", [(3, 4, 5, 16), (1, 4, 7, 16), (1, 4, 7, 16)],
+                                     {}, (), 7),
+    "attention, fewer dims of keys": ("rw.attention", [(3, 4, 5, 16), (4, 7, 16), (4, 7, 16)],
+                                      {}, (), 7),
 }  # fmt: skip
 
 
@@ -94,6 +100,11 @@ CASES: dict[str, tuple[Any, ...]] = {
 def test_op(name: str, dtype: torch.dtype) -> None:
     op, shapes, attributes, constants, vary = CASES[name]
     _check(op, dtype, *shapes, constants=constants, vary=vary, **attributes)
+
+
+def test_one_head_of_queries_for_many_of_keys() -> None:
+    q, k = torch.randn(2, 1, 5, 16), torch.randn(2, 4, 7, 16)
+    check(lambda q, k: torch.nn.functional.scaled_dot_product_attention(q, k, k), [q, k])
 
 
 @pytest.mark.parametrize("rank", [3, 4])

@@ -51,6 +51,16 @@ def segments(graph: Graph) -> list[Node]:
     return [node for node in graph if node.op.name == "rw.segment"]
 
 
+def test_what_tells_a_size_stays_and_says_what_its_backend_says():
+    graph = parse_graph(
+        "graph @g(%x: f32[4]) -> i64[u0, 1]\n  where u0 in {0..4} = dim(%y, 0)\n{\n"
+        "  %y = aten.nonzero(%x) : i64[u0, 1]\n  return %y\n}\n"
+    )
+    (left,) = partition(graph, [taker("aten.relu")]).left
+    assert left.reason == "it tells a size that only a run can know: taker has no aten.nonzero"
+    assert "mask" in left.advice
+
+
 # --------------------------------------------------------------------------- on any DAG
 
 
