@@ -427,6 +427,9 @@ class Importer:
         if isinstance(first, Alias):
             spelled = self._normal_form(op, first, types[0] if types else None, hint)
             if spelled is not None:
+                lifted = op.name.startswith("aten.to.") and _is_lifted(first)
+                if lifted and spelled[0] is first.read(self.emit) and not entries.get("copy"):
+                    return first  # by what the op means: torch's fakes of such tensors are apart
                 return self._aliased(op, first, spelled, value)
         named = {name: self.argument(entry) for name, entry in entries.items()}
         if op.has(Trait.OPAQUE):
@@ -629,6 +632,12 @@ def _with_tuples(entry: Any) -> Any:
 def storage_id(value: torch.Tensor) -> int:
     """What tells the storages of fake tensors apart."""
     return int(value.untyped_storage()._cdata)
+
+
+def _is_lifted(alias: Alias) -> bool:
+    """Whether it is a tensor from outside of the model, which the tracer has made a constant of."""
+    origin = alias.storage.origin
+    return isinstance(origin, Constant) and origin.kind == "constant"
 
 
 def _shares_storages(module: torch.fx.GraphModule) -> bool:

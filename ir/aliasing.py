@@ -46,7 +46,9 @@ FRESH: Final = frozenset(
 
 FRESH_OURS: Final = frozenset(
     f"rw.{name}"
-    for name in "linear matmul conv conv_relu attention layer_norm rms_norm group_norm rope gated".split()
+    for name in (
+        "linear matmul conv conv_relu attention layer_norm rms_norm group_norm rope gated"
+    ).split()
 )
 """Ops of ours that always compute a new tensor, whatever implements them."""
 

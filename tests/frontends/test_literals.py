@@ -1,5 +1,6 @@
 """Numbers that a forward makes tensors of stand in the graph as numbers."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -71,6 +72,23 @@ def test_a_tensor_from_outside_is_no_number():
     program = rewright.compile_exported(exported)
     for call in (1, 2, 3):
         assert torch.equal(program(X), X + call)
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_a_cast_that_does_nothing_is_the_tensor_from_outside(copies):
+    counter = Counter()
+
+    class Counting(nn.Module):
+        def forward(self, x):
+            calls = counter.calls.to(x.device, torch.int64, copy=copies)
+            calls.add_(1)
+            return x + calls
+
+    exported = torch.export.export(Counting(), (X,), strict=False)
+    counter.calls.zero_()
+    program = rewright.compile_exported(exported)
+    for call in (1, 2, 3):
+        assert torch.equal(program(X), X + (1 if copies else call))
 
 
 def _node(*targets) -> torch.fx.Node:
