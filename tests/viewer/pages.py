@@ -26,6 +26,23 @@ constants {
 """.lstrip()
 """A graph with what pages must tell apart: a region, two results, a location in quotes."""
 
+BRANCHES = """
+graph @branches(%x: f32[4], %p: bool[]) -> f32[4] {
+  %n = aten.neg(%x) : f32[4]
+  %c = higher_order.cond(%p, ^yes, ^no, [%n]) : f32[4]
+    region ^yes(%a: f32[4]) -> f32[4] {
+      %r = aten.relu(%a) : f32[4]
+      return %r
+    }
+    region ^no(%a: f32[4]) -> f32[4] {
+      %r = aten.tanh(%a) : f32[4]
+      return %r
+    }
+  return %c
+}
+""".lstrip()
+"""A conditional: two regions that call their values alike."""
+
 
 class Net(nn.Module):
     """Two linear layers, each with what `fuse` and `cse` find something in."""

@@ -7,7 +7,7 @@ import pytest
 
 from rewright.viewer.data import collect
 from rewright.viewer.page_html import page
-from tests.viewer.pages import SHOWN, dump
+from tests.viewer.pages import BRANCHES, SHOWN, dump
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -56,7 +56,8 @@ def browser(tmp_path_factory):
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     dump(folder / "dump")
-    for name, text in (("shown", SHOWN), ("chain", chain(5000)), ("small", chain(10))):
+    texts = {"shown": SHOWN, "branches": BRANCHES, "chain": chain(5000), "small": chain(10)}
+    for name, text in texts.items():
         (folder / f"{name}.ir").write_text(text)
     made = {}
     for source in (folder / "dump", *folder.glob("*.ir")):
@@ -210,6 +211,29 @@ def test_the_graph_is_drawn_downwards_without_overlaps(show):
     assert overlapping(drawn) == []
     assert {b["name"] for b in drawn if b["backend"] == "tensorrt"} == {"mul", "tanh"}
     assert "tensorrt" in one(browser, ".legend").text
+
+
+LINKS = """const name = l => l.node ? l.node.op.split(".")[1] : l.label;
+return rewright.made.links.map(l => [name(l.from), name(l.to)]).sort()"""
+
+
+@pytest.mark.parametrize(
+    ("name", "links"),
+    [
+        (
+            "branches",
+            ["%p cond", "%x neg", "cond result", "neg relu", "neg tanh", "relu cond", "tanh cond"],
+        ),
+        (
+            "shown",
+            ["%x abs", "abs mul", "cat result", "mul tanh", "split cat", "split cat", "tanh split"],
+        ),
+    ],
+)
+def test_values_are_followed_through_the_borders_of_regions(show, name, links):
+    browser = show(name, "tab=graph")
+    assert sorted(" ".join(link) for link in browser.execute_script(LINKS)) == links
+    assert overlapping(boxes(browser)) == []
 
 
 def click_at(browser, box):
