@@ -93,12 +93,14 @@ def reference(case: Case, place: Place, model: nn.Module, inputs: Sequence[Input
 
 @contextlib.contextmanager
 def _exact_float32() -> Iterator[None]:
-    flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    cudnn = torch.backends.cudnn
+    torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        yield
+        with cudnn.flags(cudnn.enabled, cudnn.benchmark, allow_tf32=False):
+            yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = flags
+        torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def _reset(case: Case, model: nn.Module) -> None:

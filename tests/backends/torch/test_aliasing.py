@@ -102,6 +102,7 @@ OURS = {
     "rw.linear": (X, torch.eye(6)),
     "rw.matmul": (X, torch.eye(6)),
     "rw.conv": (X, torch.randn(4, 4, 1, 1)),
+    "rw.conv_relu": (X, torch.randn(4, 4, 1, 1)),
     "rw.attention": (X, X, X),
     "rw.layer_norm": (X,),
     "rw.rms_norm": (X,),
@@ -116,7 +117,7 @@ CONV = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
 
 @pytest.mark.parametrize("name", sorted(FRESH_OURS))
 def test_ops_of_ours_that_are_new_whatever_computes_them(name: str):
-    named = {"rw.group_norm": {"groups": 2}, "rw.conv": CONV}.get(name, {})
+    named = {"rw.group_norm": {"groups": 2}, "rw.conv": CONV, "rw.conv_relu": CONV}.get(name, {})
     functions = [get_op(name).target]
     functions += [item.function for item in implementations() if item.op == name]
     for function in functions:
