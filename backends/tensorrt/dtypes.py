@@ -41,7 +41,6 @@ BOOL: Final = frozenset((torch.bool,))
 COMPUTED: Final = NUMBERS | BOOL
 """What layers compute with."""
 QUANTIZED: Final = frozenset((torch.int8, torch.float8_e4m3fn))
-BYTES: Final = frozenset((torch.int8, torch.uint8))
 
 
 def names_of(dtypes: Any) -> str:

@@ -104,10 +104,6 @@ class Library:
         """The member of TensorRT's enum that `name` stands for."""
         return getattr(getattr(self.module, type(name).__name__), name.name)
 
-    def has_enum(self, name: Name) -> bool:
-        """Whether this version knows `name`."""
-        return self.has(f"{type(name).__name__}.{name.name}")
-
     def capabilities(self) -> tuple[Capability, ...]:
         """The compute capabilities that engines can be built for; empty where it is not said.
 

@@ -19,7 +19,6 @@ from rewright.errors import UnsupportedError
 from rewright.ir.fx_sizes import emit_size
 from rewright.ir.graph import Graph, Value
 from rewright.ir.sizes import simplify, solve
-from rewright.ir.types import ScalarType
 
 if TYPE_CHECKING:
     from rewright.backends.tensorrt.network import Network
@@ -145,8 +144,3 @@ OPERATORS: Final = frozenset(
     )
 )
 """Python's operators that tensors have themselves."""
-
-
-def scalar_expr(value: Value) -> Any:
-    """What is known of a scalar value: a number or expression; None where only a run can tell."""
-    return value.type.expr if isinstance(value.type, ScalarType) else None

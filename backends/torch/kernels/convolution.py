@@ -9,7 +9,7 @@ are traced so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -30,12 +30,10 @@ def _by_torch(
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    *steps: Any,
 ) -> Tensor:
     """What it computes, in the ops that it is made of."""
+    stride, padding, dilation, groups = steps
     made = torch.convolution(
         input, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups
     )
@@ -48,18 +46,12 @@ def _by_cudnn(
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    *steps: Any,
 ) -> Tensor:
-    shape = (*input.shape, *weight.shape, *stride, *padding, *dilation, groups)
-    key = (*shape, input.dtype, residual is None)
-    if key in _refused:
-        return _by_torch(input, weight, bias, residual, stride, padding, dilation, groups)
+    if _refused and _key(input, weight, residual, steps) in _refused:
+        return _by_torch(input, weight, bias, residual, *steps)
     order = torch.channels_last
     image, kernel = input.contiguous(memory_format=order), weight.contiguous(memory_format=order)
-    steps = stride, padding, dilation, groups
     try:
         if residual is None:
             made = torch.ops.aten.cudnn_convolution_relu(image, kernel, bias, *steps)
@@ -71,9 +63,13 @@ def _by_cudnn(
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:  # "unable to find an engine": which, only a try can tell
-        _refused.add(key)
-        return _by_torch(input, weight, bias, residual, stride, padding, dilation, groups)
+        _refused.add(_key(input, weight, residual, steps))
+        return _by_torch(input, weight, bias, residual, *steps)
     return made.contiguous(memory_format=order)
+
+
+def _key(input: Tensor, weight: Tensor, residual: Tensor | None, steps: Any) -> tuple[object, ...]:
+    return (*input.shape, *weight.shape, str(steps), input.dtype, residual is None)
 
 
 def _fake(
@@ -81,11 +77,9 @@ def _fake(
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    *steps: Any,
 ) -> Tensor:
+    stride, padding, dilation, _ = steps
     places = zip(input.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
     sizes = [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in places]
     shape = (input.shape[0], weight.shape[0], *sizes)
