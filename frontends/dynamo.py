@@ -25,17 +25,11 @@ from typing import Any, Final
 import torch
 import torch.fx
 
-from rewright.errors import (
-    CompileError,
-    DetachedWarning,
-    FallbackWarning,
-    RewrightError,
-    SettingsError,
-)
+from rewright.errors import DetachedWarning, EngineError, RewrightError, SettingsError
 from rewright.frontends.autocast import OFF, ambient_autocast, autocast_set_to, resolve_autocast
 from rewright.frontends.compat import outside_dynamo, raise_through_dynamo, retrace
 from rewright.frontends.importer import import_fx
-from rewright.frontends.jit_call import JitCall, OverlapCheck
+from rewright.frontends.jit_call import JitCall, OverlapCheck, as_ours, warn_of_eager
 from rewright.frontends.jit_inputs import (
     JitInput,
     describe_inputs,
@@ -48,7 +42,6 @@ from rewright.frontends.symbols import SymbolTable
 from rewright.frontends.transforms import flatten_transforms, refuse_gradient_transforms
 from rewright.ir.graph import Graph
 from rewright.settings import Settings
-from rewright.statistics import record_fallback
 
 _log: Final = logging.getLogger(__name__)
 
@@ -89,10 +82,11 @@ def rewright_backend(
         return _compile(gm, example_inputs, settings)
     except Exception as error:
         _log.debug("a graph failed to compile", exc_info=True)
-        failure = _as_ours(error)
-    if settings.on_error == "raise" or isinstance(failure, SettingsError):
+        failure = as_ours(error)
+    if isinstance(failure, SettingsError) or not _falls_back(settings, failure):
         raise_through_dynamo(failure, frame)
-    return _fall_back(gm, failure)
+    warn_of_eager(failure)
+    return gm.forward
 
 
 def _settings(mode: str | None, options: Mapping[str, Any] | None) -> Settings:
@@ -103,6 +97,12 @@ def _settings(mode: str | None, options: Mapping[str, Any] | None) -> Settings:
             hint="a mode stands for some options: give them all as options",
         )
     return Settings.from_mode(mode) if mode else Settings.from_options(options or {})
+
+
+def _falls_back(settings: Settings, failure: RewrightError) -> bool:
+    """Whether a graph that can't be compiled runs in eager mode."""
+    names = ("on_error", "on_engine_error") if isinstance(failure, EngineError) else ("on_error",)
+    return all(getattr(settings, name) != "raise" for name in names)
 
 
 def _compile(
@@ -128,9 +128,11 @@ def _compile(
         _check_device(graph, settings)
         overlap = OverlapCheck.of(graph, inputs)
         program = compile_graph(graph, signature_of(inputs), settings)
-    if overlap is None and not floats:
+    # Engines are built when parameters first come, and may fail then.
+    is_made_late = bool(program.segments) and _falls_back(settings, EngineError(""))
+    if overlap is None and not floats and not is_made_late:
         return program
-    eager = gm.forward if overlap is not None else None
+    eager = gm.forward if overlap is not None or is_made_late else None
     return JitCall(program, floats, overlap, eager, settings.on_error)
 
 
@@ -197,31 +199,3 @@ def _warn_detached(trainable: Sequence[str]) -> None:
         DetachedWarning,
         stacklevel=2,
     )
-
-
-# --------------------------------------------------------------------------- failures
-
-
-def _as_ours(error: Exception) -> RewrightError:
-    """`error` itself, or what an error that nobody meant looks like to the user."""
-    if isinstance(error, RewrightError):
-        return error
-    ours = CompileError(
-        f"internal error while compiling: {type(error).__name__}: {error}",
-        hint="this is a bug in Rewright; options={'on_error': 'eager'} runs the graph in eager "
-        "mode. The traceback is logged at level DEBUG",
-    )
-    ours.__cause__ = error
-    return ours
-
-
-def _fall_back(gm: torch.fx.GraphModule, failure: RewrightError) -> Callable[..., Any]:
-    """The graph in eager mode, after one warning that says why."""
-    record_fallback(" ".join(str(failure).split()))
-    warnings.warn(
-        f"a graph runs in eager mode, because it failed to compile: {failure}\n"
-        "  options={'on_error': 'raise'} makes this an error",
-        FallbackWarning,
-        stacklevel=2,
-    )
-    return gm.forward

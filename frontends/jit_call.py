@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import torch
 
-from rewright.errors import FallbackWarning, InputError
+from rewright.errors import CompileError, FallbackWarning, InputError, RewrightError, SettingsError
 from rewright.frontends.jit_inputs import JitInput
 from rewright.frontends.memory import share_memory, span
 from rewright.ir.graph import Constant, Graph
@@ -105,7 +105,8 @@ class JitCall:
         program: takes the flat arguments, numbers in the place of wrapped floats.
         floats: the numbers of the arguments that are wrapped floats.
         overlap: what has to be checked before a call, if anything.
-        eager: Dynamo's graph, for calls that the check refuses.
+        eager: Dynamo's graph, for calls that the check refuses, and for all calls where the
+            program can't be made for the parameters that came.
         on_error: what to do with these: ``eager`` or ``raise``.
     """
 
@@ -114,15 +115,33 @@ class JitCall:
     overlap: OverlapCheck | None = None
     eager: Callable[..., Any] | None = None
     on_error: str = "eager"
+    _has_failed: bool = attrs.field(default=False, init=False)
 
     def __call__(self, *args: Any) -> Any:
+        if self._has_failed and self.eager is not None:
+            return self.eager(*args)
+        try:
+            return self._run(args)
+        except Exception as error:
+            # What is made for parameters is made at their first call: engines, too.
+            may_fall_back = self.eager is not None and self.on_error == "eager"
+            if not may_fall_back or not getattr(error, "ran_nothing", False):
+                raise
+            if isinstance(error, SettingsError):
+                raise
+            self._has_failed = True
+            warn_of_eager(as_ours(error))
+        assert self.eager is not None
+        return self.eager(*args)
+
+    def _run(self, args: Sequence[Any]) -> Any:
         if self.overlap is not None and (pair := self.overlap.find(args)):
             return self._refuse(pair, args)
         if self.floats:
             numbers = list(args)
             for at in self.floats:
                 numbers[at] = args[at].item()
-            args = tuple(numbers)
+            args = numbers
         return self.program(*args)
 
     def _refuse(self, pair: tuple[str, str], args: Sequence[Any]) -> Any:
@@ -140,4 +159,31 @@ def _overlapping(one: str, other: str) -> InputError:
         f"the inputs {one} and {other} share memory, and the model writes to one",
         name=one,
         hint="pass a clone() of one of them",
+    )
+
+
+# --------------------------------------------------------------------------- failures
+
+
+def as_ours(error: Exception) -> RewrightError:
+    """`error` itself, or what an error that nobody meant looks like to the user."""
+    if isinstance(error, RewrightError):
+        return error
+    ours = CompileError(
+        f"internal error while compiling: {type(error).__name__}: {error}",
+        hint="this is a bug in Rewright; options={'on_error': 'eager'} runs the graph in eager "
+        "mode. The traceback is logged at level DEBUG",
+    )
+    ours.__cause__ = error
+    return ours
+
+
+def warn_of_eager(failure: RewrightError) -> None:
+    """Says that a graph runs in eager mode, and why."""
+    record_fallback(" ".join(str(failure).split()))
+    warnings.warn(
+        f"a graph runs in eager mode, because it failed to compile: {failure}\n"
+        "  options={'on_error': 'raise'} makes this an error",
+        FallbackWarning,
+        stacklevel=3,
     )

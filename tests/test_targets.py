@@ -1,5 +1,6 @@
 """Programs with engines: what is built, what stays in Torch and why, and what runs where."""
 
+import logging
 from functools import partial
 
 import pytest
@@ -7,8 +8,11 @@ import torch
 from torch import nn
 
 import rewright
+from rewright import targets
 from rewright.errors import EngineError, FallbackWarning, PassError, SettingsError
 from rewright.ir.segments import segments_of
+from rewright.settings import Settings
+from rewright.targets import resolved, target_of
 from rewright.testing import evaluate
 
 pytest.importorskip("tensorrt_rtx")
@@ -260,3 +264,42 @@ def test_inductor_beside_engines_just_in_time(net):
         same(first, net(X))
         other = Net().eval()
         same(fast(other, X), other(X))
+
+
+@pytest.mark.parametrize("target", ["auto", "cpu", "rtx"])
+def test_one_line_of_the_log_says_what_was_chosen(target, caplog):
+    with caplog.at_level(logging.INFO, "rewright.tensorrt"):
+        target_of(resolved(Settings(target=target), "cpu"))
+    (line,) = caplog.messages
+    assert line.startswith(f"target {target!r}")
+    assert ("no TensorRT" in line) is (target != "rtx")
+
+
+@pytest.mark.parametrize(
+    ("target", "gpu", "found", "why"),
+    [
+        ("auto", (8, 9), "rtx:8.9", "it supports 8.9"),
+        ("auto", (9, 0), "auto", "not 9.0; tensorrt is not installed"),
+        ("auto", None, "auto", "no TensorRT"),
+        ("cuda", (8, 9), "cuda", "no TensorRT"),
+        ("rtx", (8, 9), "rtx", "the target names it"),
+    ],
+)
+def test_auto_follows_the_gpu(target, gpu, found, why, caplog, monkeypatch):
+    monkeypatch.setattr(targets, "_capability", lambda device: gpu)
+    with caplog.at_level(logging.INFO, "rewright.tensorrt"):
+        made = resolved(Settings(target=target), "cuda:0")
+    assert made.target == found
+    (line,) = caplog.messages
+    assert why in line
+
+
+def test_settings_about_engines_need_engines(monkeypatch):
+    given = Settings(target="auto", min_block_size=4)
+    monkeypatch.setattr(targets, "_capability", lambda device: (8, 9))
+    assert resolved(given, "cuda:0").min_block_size == 4
+    monkeypatch.setattr(targets, "_capability", lambda device: (9, 0))
+    with pytest.raises(SettingsError, match="the target 'auto' runs all in Torch"):
+        resolved(given, "cuda:0")
+    with pytest.raises(SettingsError, match="the target 'cuda' runs all in Torch"):
+        Settings(target="cuda", min_block_size=4)

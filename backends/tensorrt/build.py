@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Final
 
 import attrs
 import torch
@@ -199,11 +200,15 @@ def _no_memory(emitted: Emitted, log: tuple[str, ...] = ()) -> EngineError:
     )
 
 
+_NO_MEMORY: Final = ("outofmemory", "out of memory", "bad_alloc")
+"""What TensorRT says where memory ends, depending on where it does."""
+
+
 def _failure(emitted: Emitted, log: tuple[str, ...], stop: Stop) -> EngineError:
     name, library = emitted.graph.name, emitted.net.library
     if stop.asked:
         return _stopped(emitted)
-    if any("OutOfMemory" in text or "out of memory" in text.lower() for text in log):
+    if any(word in text.lower() for text in log for word in _NO_MEMORY):
         return _no_memory(emitted, log)
     hint = "layers are named by module path, node and op: the text names the one at fault"
     if emitted.net.naming is not None and any("CUDA_SUCCESS" in text for text in log):

@@ -199,7 +199,11 @@ def _digest_of_file(path: Path) -> str:
         UnsupportedError: it was written since this process began, which may run what was before.
     """
     if path.stat().st_mtime > _BEGAN:
-        raise UnsupportedError(f"{path.name} was changed while the program runs", where=path)
+        raise UnsupportedError(
+            f"{path.name} was changed while the program runs",
+            where=path,
+            hint="start the process again: what is cached must be what the file says",
+        )
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -7,8 +7,9 @@
 ``rtx:8.9,12.0``        `tensorrt_rtx`           engines for these compute capabilities only
 ``tensorrt``            `tensorrt`               engines for the GPU of this machine
 ``cpu``                 none                     an engine runs on a GPU only
-``cuda``, ``auto``      by the GPU               `tensorrt_rtx` where it supports the GPU, else
-                                                 `tensorrt`, else none; ``auto`` on a CPU: none
+``cuda``                none                     Torch alone, on a GPU
+``auto``                by the GPU               `tensorrt_rtx` where it supports the GPU, else
+                                                 `tensorrt`, else none; on a CPU: none
 ======================  =======================  ==============================================
 
 Versions differ in what they have, not only in numbers: ask :meth:`Library.has`.
@@ -138,8 +139,13 @@ def load(flavor: str) -> Library:
         if error.name != wanted.package:
             raise _broken(wanted, error) from error
         raise EngineError(f"{wanted.package} is not installed", hint=wanted.install) from None
-    except (ImportError, OSError) as error:
+    except Exception as error:  # whatever its own code raises, as with another numpy
         raise _broken(wanted, error) from error
+    if not hasattr(module, "__version__"):
+        raise EngineError(
+            f"what is imported as {wanted.package} is no TensorRT: {module!r}",
+            hint=f"rename a folder that is called so, or install it: {wanted.install}",
+        )
     version = version_of(module.__version__)
     if version < wanted.oldest:
         raise EngineError(
@@ -190,12 +196,13 @@ def choose(target: str, gpu: Capability | None) -> Choice:
         SettingsError: there is no such target, or a capability is not supported.
         EngineError: a library that was asked for by name can't be used.
     """
-    choice = _choose(target, gpu)
+    choice = choice_for(target, gpu)
     LOG.info("target %r: %s", target, choice)
     return choice
 
 
-def _choose(target: str, gpu: Capability | None) -> Choice:
+def choice_for(target: str, gpu: Capability | None) -> Choice:
+    """The same as :func:`choose`, without a word."""
     name, _, listed = target.partition(":")
     if name == "rtx":
         library = load("rtx")
@@ -204,7 +211,9 @@ def _choose(target: str, gpu: Capability | None) -> Choice:
         return Choice(load("tensorrt"), "the target names it")
     if target == "cpu" or (target == "auto" and gpu is None):
         return Choice(None, "the program runs on the CPU, and an engine needs a GPU")
-    if target in ("auto", "cuda"):
+    if target == "cuda":
+        return Choice(None, "the target names Torch on a GPU")
+    if target == "auto":
         return _by_gpu(gpu)
     raise SettingsError(
         f"there is no target {target!r}",

@@ -247,14 +247,14 @@ def _unbounded(query: Query) -> str | None:
     Where another node finds it, in Torch, it is the size of an input like any other.
     """
     table = query.node.graph.symbols
-    symbols: set[sympy.Symbol] = set()
+    symbols: set[sympy.Symbol] = set(query.node.attributes.symbols())
     for value in (*query.node.operands, *query.node.results):
         if isinstance(value.type, TensorType):
             for dim in value.type.shape:
                 symbols |= getattr(dim, "free_symbols", set())
     for symbol in sorted(symbols, key=str):
         info = table.get(symbol)
-        if info is None:
+        if info is None or not symbol.is_integer:  # a float is no size, and needs no range
             continue
         from_values = not info.binding.is_input and info.binding.producer is not None
         tells = info.binding.producer is query.node
@@ -266,7 +266,7 @@ def _unbounded(query: Query) -> str | None:
         if any(item.max is None for item in info.ranges) or not info.ranges:
             return (
                 f"the size {symbol} has no maximum: give one by torch._check(size <= max)"
-                if from_values
+                if from_values or info.dim is None
                 else f"the size {symbol} has no maximum: give one by mark_dynamic(min=, max=), "
                 "Dim(max=) or Input(max=)"
             )

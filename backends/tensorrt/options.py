@@ -150,7 +150,10 @@ def configure(config: Any, library: Library, options: BuildOptions) -> None:
 
 def _set_capabilities(config: Any, library: Library, wanted: tuple[Capability, ...]) -> None:
     if not _builds_for_others(library):
-        raise EngineError(f"{library.name} builds for the GPU of this machine only")
+        raise EngineError(
+            f"{library.name} builds for the GPU of this machine only",
+            hint="TensorRT for RTX builds for GPUs by name: target='rtx:8.9'",
+        )
     for major, minor in wanted:
         if (major, minor) not in library.capabilities():
             raise EngineError(f"{library.name} can't build for {major}.{minor}")

@@ -44,6 +44,11 @@ class TensorRT:
     library: Library
     name: str = NAME
 
+    @property
+    def tells_sizes(self) -> bool:
+        """Whether engines may have sizes that only a run tells."""
+        return self.library.builds_sizes_from_values
+
     def refuse(self, node: Node) -> str | None:
         """Why TensorRT can't take `node`; None if it can."""
         refusal = supports(node, self.library)

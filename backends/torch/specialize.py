@@ -12,6 +12,9 @@ A write through ``p.data`` (``p.data.mul_(2)``) moves none of these: torch gives
 counter of its own. Write to the parameter under ``torch.no_grad()``, as optimizers and
 ``load_state_dict`` do, or call ``torch.compiler.reset()``.
 
+Where a program can't be made for a set of parameters (an engine can't be built, say), nothing of
+the call has run yet. The error has an attribute, ``ran_nothing``, for who can run it otherwise.
+
 Inference tensors have no version counter. For them constants are prepared anew in every call,
 after one warning: slow, never stale.
 """
@@ -85,14 +88,14 @@ class Specializations:
             return entry.forward
         if any(map(Tensor.is_inference, sources)):
             self._warn()
-            return self._specialize(sources)
+            return self._specialized(sources)
         return self._make(key, sources)
 
     def _make(self, key: tuple[int, ...], sources: Sequence[Tensor]) -> Callable[..., Any]:
         # What the sources are like is noted first: a write meanwhile only makes them seem older.
         versions, pointers = [*map(_version, sources)], [*map(_data_ptr, sources)]
         memory = tuple(source.detach() for source in sources)
-        forward = self._specialize(sources)
+        forward = self._specialized(sources)
         record(specializations=1)
         drop = _Drop(weakref.ref(self), key)
         watched = tuple(weakref.ref(source, drop) for source in sources)
@@ -101,6 +104,13 @@ class Specializations:
             while len(self._entries) > self._limit:
                 self._entries.pop(next(iter(self._entries)), None)
         return forward
+
+    def _specialized(self, sources: Sequence[Tensor]) -> Callable[..., Any]:
+        try:
+            return self._specialize(sources)
+        except Exception as error:
+            error.ran_nothing = True  # type: ignore[attr-defined]
+            raise
 
     def _warn(self) -> None:
         if not self._has_warned:

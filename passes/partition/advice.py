@@ -35,6 +35,11 @@ ADVICE: Final[tuple[tuple[str, str], ...]] = (
         r"draws random numbers|random numbers are not torch's",
         "draw the numbers outside of the model, or call model.eval() where this is a dropout",
     ),
+    (
+        r"it is cast where the program (begins|ends)",
+        "nothing to gain, it is no part of the computation; float32 there needs no cast",
+    ),
+    (r"engines have no f64, and it is part of what", "compute with float32 there"),
     (r"truncate_double=True allows it", "set truncate_double=True, or cast to float32"),
     (r"has no c(32|64|128)\b|complex numbers", "compute with real and imaginary parts"),
     (

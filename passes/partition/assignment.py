@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Set as AbstractSet
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Final
 
 import attrs
@@ -19,6 +18,7 @@ from rewright.ir.graph import Graph, Node
 from rewright.ir.ops import SCALAR, SEGMENT, Op, Trait, known_ops
 from rewright.ir.types import TensorType
 from rewright.passes.partition.backend import TORCH, SegmentBackend
+from rewright.passes.partition.doubles import double_reason
 
 
 @attrs.frozen
@@ -128,13 +128,12 @@ def assign(graph: Graph, backends: Sequence[SegmentBackend], overrides: Override
         PassError: `overrides` name what there is not.
     """
     overrides.check(graph)
-    binding = {info.binding.producer for info in graph.symbols.values()}
+    telling = {info.binding.producer for info in graph.symbols.values()}
     names = (*(backend.name for backend in backends), TORCH)
     made = Assignment([*graph], names, [], {})
-    telling = partial(_telling, {node for node in binding if node is not None}, backends)
-    ask: list[Ask] = [overrides.reason, _structural, telling]
+    ask: list[Ask] = [overrides.reason, _structural]
     for node in made.nodes:
-        color, reason = _choose(node, ask, backends)
+        color, reason = _choose(node, ask, backends, node in telling)
         made.colors.append(color)
         if reason is not None:
             made.reasons[node] = reason
@@ -144,21 +143,19 @@ def assign(graph: Graph, backends: Sequence[SegmentBackend], overrides: Override
 _TELLS: Final = "it tells a size that only a run can know"
 
 
-def _telling(
-    binding: AbstractSet[Node], backends: Sequence[SegmentBackend], node: Node
-) -> str | None:
-    """Why a node that tells a size stays: also what backends say of it, which may name another."""
-    if node not in binding:
-        return None
-    said = next(filter(None, (backend.refuse(node) for backend in backends)), None)
-    return f"{_TELLS}: {said}" if said else _TELLS
+def _refusal(backend: SegmentBackend, node: Node, tells: bool) -> str | None:
+    """Why `backend` does not take `node`, which `tells` a size that only a run can know, or not."""
+    reason = backend.refuse(node)
+    if not tells or (reason is None and getattr(backend, "tells_sizes", False)):
+        return reason
+    return _TELLS if reason is None else f"{_TELLS}: {reason}"
 
 
 Ask = Callable[[Node], "str | None"]
 
 
 def _choose(
-    node: Node, ask: Iterable[Ask], backends: Sequence[SegmentBackend]
+    node: Node, ask: Iterable[Ask], backends: Sequence[SegmentBackend], tells: bool
 ) -> tuple[int, str | None]:
     """The color of `node`, and why it is not the first."""
     for question in ask:
@@ -167,11 +164,12 @@ def _choose(
             return len(backends), reason
     first: str | None = None
     for color, backend in enumerate(backends):
-        reason = backend.refuse(node)
+        reason = _refusal(backend, node, tells)
         if reason is None:
             return color, first
         first = first or reason
-    return len(backends), first
+    double = double_reason(node)
+    return len(backends), first if double is None else double.text
 
 
 def _structural(node: Node) -> str | None:
@@ -202,6 +200,13 @@ def _op_is_free(op: Op) -> bool:
 
 _COPIES: Final = frozenset({"aten.cat", "aten.stack", "aten.repeat", "aten.roll", "aten.flip"})
 """Movements that copy as much as they are given, and more: worth a kernel."""
+
+
+def count_computing(node: Node) -> int:
+    """How many nodes compute something: this one, or those in its regions."""
+    if not node.regions:
+        return int(not is_free(node))
+    return max(1, sum(count_computing(inner) for region in node.regions for inner in region))
 
 
 def is_loose(node: Node) -> bool:

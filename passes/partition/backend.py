@@ -13,6 +13,9 @@ TORCH: Final = "torch"
 class SegmentBackend(Protocol):
     """A backend that runs segments. Any object with these two will do.
 
+    One with an attribute ``tells_sizes`` that is true may also be given nodes that tell a size
+    which only a run can know (``aten.nonzero``), where it does not refuse them.
+
     Attributes:
         name: what segments say of it: ``tensorrt``.
     """

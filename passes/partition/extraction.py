@@ -6,9 +6,11 @@ constants too (as values, never copies of tensors), and sizes that no input tell
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
+import attrs
 import sympy
 
 from rewright.ir.builder import Builder, equations, make_node, solvable
@@ -16,6 +18,7 @@ from rewright.ir.copying import copy_into
 from rewright.ir.graph import Constant, Graph, Node, SymbolInfo, Value
 from rewright.ir.location import Location
 from rewright.ir.ops import SCALAR, SEGMENT
+from rewright.ir.sizes import free_symbols
 from rewright.ir.types import ScalarType, type_symbols
 from rewright.passes.partition.phases import LOOSE
 
@@ -50,14 +53,21 @@ def extract(
     inside = dict.fromkeys(nodes)
     own = _own_copies(nodes, loose, takes)
     outside = [v for v in _operands(nodes) if v.producer not in inside and v.producer not in own]
-    results = [v for node in nodes for v in node.results if _is_read_outside(v, inside)]
+    told = {s: info for s, info in graph.symbols.items() if info.binding.producer in inside}
+    read = [v for node in nodes for v in node.results if _is_read_outside(v, inside)]
+    # A number is an expression over sizes: made again outside, it stays a number.
+    again = [node for node in nodes if node.op is SCALAR and node.result in read]
+    results = [value for value in read if value.producer not in again]
+    tellers = _tellers(graph, told, results, {n: None for n in nodes if n not in again})
     region = Graph(name, device=graph.device, stage=graph.stage)
-    sizes, scalars = _enter(region, graph, outside, [*own, *nodes])
+    sizes, scalars = _enter(region, graph, outside, [*own, *nodes], told.keys())
     copies = {**sizes}
     copy_into(region, [*own, *nodes], copies)
+    for symbol, info in told.items():
+        region.symbols[symbol] = attrs.evolve(info, binding=copies[info.binding])
     region.set_outputs([copies[value] for value in results])
     builder = Builder(graph, nodes[0], Location())
-    extra = [builder.call(SCALAR, symbol, types=[ScalarType("int", symbol)]) for symbol in scalars]
+    extra = [builder.call(SCALAR, symbol, types=[_number_type(symbol)]) for symbol in scalars]
     segment = make_node(
         SEGMENT,
         {"operands": (*outside, *extra), "body": region, "backend": backend},
@@ -66,10 +76,53 @@ def extract(
         [value.hint for value in results],
     )
     graph.insert(segment, nodes[0])
-    for old, new in zip(results, segment.results, strict=True):
+    made = dict(zip(results, segment.results, strict=True))
+    copy_into(graph, again, made, before=nodes[0])
+    for old, new in made.items():
         old.replace_all_uses(new)
+    for symbol, (value, dim) in tellers.items():
+        graph.symbols[symbol] = SymbolInfo(told[symbol].ranges, made[value], dim)
+    for symbol in told.keys() - tellers.keys():
+        del graph.symbols[symbol]
     graph.erase(nodes)
     return segment
+
+
+def _tellers(
+    graph: Graph,
+    told: Mapping[sympy.Symbol, SymbolInfo],
+    results: list[Value],
+    inside: Mapping[Node, None],
+) -> dict[sympy.Symbol, tuple[Value, int | None]]:
+    """Which result of a segment tells a size that is found in it, and in which dimension.
+
+    Args:
+        graph: where the segment is to be.
+        told: the sizes that its nodes tell.
+        results: what it gives; what must be told by another value is added.
+        inside: its nodes.
+
+    Returns:
+        The sizes of `told` that are read outside, or stand in the type of a result.
+    """
+    if not told:
+        return {}
+    wanted: set[Any] = set().union(*(type_symbols(value.type) for value in results))
+    for node in graph:
+        if node not in inside:
+            wanted |= node.attributes.symbols().union(*(type_symbols(v.type) for v in node.results))
+    for spec in graph.results:
+        wanted |= free_symbols(spec.strides or ())
+    found: dict[sympy.Symbol, tuple[Value, int | None]] = {}
+    while missing := (told.keys() & wanted) - found.keys():
+        symbol = min(missing, key=str)
+        own = told[symbol]
+        places = ((v, at) for v in results for size, at in equations(v.type) if size == symbol)
+        found[symbol] = value, _ = next(places, (own.binding, own.dim))
+        if value not in results:
+            results.append(value)
+            wanted |= type_symbols(value.type)
+    return found
 
 
 def _own_copies(
@@ -89,9 +142,15 @@ def _is_read_outside(value: Value, inside: dict[Node, None]) -> bool:
 
 
 def _enter(
-    region: Graph, graph: Graph, outside: Sequence[Value], nodes: Sequence[Node]
+    region: Graph,
+    graph: Graph,
+    outside: Sequence[Value],
+    nodes: Sequence[Node],
+    told: AbstractSet[sympy.Symbol],
 ) -> tuple[dict[Value, Value], list[sympy.Symbol]]:
     """Gives `region` an input for each value of `outside`, and each size that they don't tell.
+
+    Not for those of `told`, which its own nodes tell.
 
     Returns:
         The input of each value, and the sizes that have inputs of their own.
@@ -103,10 +162,16 @@ def _enter(
     for value in entered.values():
         _bind(region, graph, value)
     wanted = _symbols(outside, nodes)
-    missing = [symbol for symbol in graph.symbols if symbol in wanted - region.symbols.keys()]
+    known = region.symbols.keys() | told
+    missing = [symbol for symbol in graph.symbols if symbol in wanted - known]
     for symbol in missing:
-        _bind(region, graph, region.add_input(ScalarType("int", symbol), symbol.name))
+        _bind(region, graph, region.add_input(_number_type(symbol), symbol.name))
     return entered, missing
+
+
+def _number_type(symbol: sympy.Symbol) -> ScalarType:
+    """The type of a number that a call gives: a size, or a float."""
+    return ScalarType("int" if symbol.is_integer else "float", symbol)
 
 
 def _bind(region: Graph, graph: Graph, value: Value) -> None:

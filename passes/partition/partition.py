@@ -19,7 +19,7 @@ import attrs
 from rewright.errors import PassError, did_you_mean
 from rewright.ir.graph import Graph, Node
 from rewright.passes.manager import Pass, PassContext
-from rewright.passes.partition.assignment import Assignment, Overrides, assign, is_free
+from rewright.passes.partition.assignment import Assignment, Overrides, assign, count_computing
 from rewright.passes.partition.backend import SegmentBackend
 from rewright.passes.partition.extraction import extract, runs, sort_by_phase
 from rewright.passes.partition.phases import LOOSE, phases_of
@@ -38,7 +38,8 @@ class Partition(Pass):
         torch_ops: names of ops, or globs, that stay in torch.
         torch_modules: paths of modules, or globs, that stay in torch with all that is in them.
         torch_nodes: single nodes that stay: ``linear_3``, or a source line ``model.py:41``.
-        require_full: whether it is an error that anything stays in torch.
+        require_full: whether it is an error that anything stays in torch, but for casts of f64
+            that comes in or goes out.
     """
 
     may_be_skipped: ClassVar[bool] = False
@@ -61,9 +62,10 @@ class Partition(Pass):
         overrides = Overrides(self.torch_ops, self.torch_modules, self.torch_nodes)
         report = partition(graph, backends, overrides, self.min_block_size)
         context.reports["partition"] = report
-        if self.require_full and report.left:
+        left = [node for node in report.left if not node.is_boundary]
+        if self.require_full and left:
             raise PassError(
-                f"{len(report.left)} of {report.nodes} nodes would stay in Torch:\n{report}",
+                f"{len(left)} of {report.nodes} nodes would stay in Torch:\n{report}",
                 hint="leave require_full_compilation out, or change what the reasons name",
             )
 
@@ -136,7 +138,7 @@ def _give_back_small(assignment: Assignment, phases: list[int], least: int) -> b
     """
     counts: Counter[int] = Counter()
     for node, phase in zip(assignment.nodes, phases, strict=True):
-        counts[phase] += not is_free(node)
+        counts[phase] += count_computing(node)
     small = {phase for phase, count in counts.items() if count < least}
     changed = False
     for at, (phase, color) in enumerate(zip(phases, assignment.colors, strict=True)):

@@ -5,7 +5,8 @@ The backends take turns: phase ``p`` belongs to backend ``p mod k``. A node goes
 phase of its backend that is not before the phases of what it uses. So every edge leads to the same
 phase or a later one: to make one segment of all that is in a phase can't make a cycle, whatever
 the graph, and there are never more phases than the longest chain of changes of backend needs. It
-takes one walk over the nodes.
+takes one walk over the nodes. Torch begins, for what waits for torch must not be apart from what
+waits for nothing.
 
 Then a second walk, from the end, lets free nodes follow their users: a view that is only read in
 phase 4 doesn't stay behind in phase 0.
@@ -69,10 +70,10 @@ def first_phase(floor: int, color: int, count: int) -> int:
 
 
 def earliest(colors: Sequence[int], before: Sequence[Sequence[int]], count: int) -> list[int]:
-    """The earliest phase of every node. Linear in nodes and edges."""
+    """The earliest phase of every node, torch's turn the first. Linear in nodes and edges."""
     phases: list[int] = []
     for color, others in zip(colors, before, strict=True):
-        floor = max((phases[other] for other in others), default=0)
+        floor = max((phases[other] for other in others), default=count - 1)
         phases.append(first_phase(floor, color, count))
     return phases
 

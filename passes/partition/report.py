@@ -16,6 +16,7 @@ from rewright.ir.sizes import bounds
 from rewright.ir.types import TensorType
 from rewright.passes.partition.advice import advice_on
 from rewright.passes.partition.assignment import is_free, tensor_bytes
+from rewright.passes.partition.doubles import double_reason
 
 
 @attrs.frozen
@@ -108,6 +109,8 @@ class LeftOut:
         reason: why.
         advice: what to change to get it in; empty where nothing is known.
         is_free: whether it computes nothing: a view, a number.
+        is_boundary: whether it only casts an input, or what the program gives: no setting changes
+            that, and the program is fully compiled with it.
     """
 
     op: str
@@ -116,13 +119,21 @@ class LeftOut:
     reason: str
     advice: str = ""
     is_free: bool = False
+    is_boundary: bool = False
 
     @classmethod
     def of(cls, node: Node, reason: str) -> LeftOut:
         """A node, with its reason."""
         name = next((v.hint for v in node.results if v.hint), "")
+        double = double_reason(node)
         return cls(
-            node.op.name, name, node.loc, reason, advice_on(node.op.name, reason), is_free(node)
+            node.op.name,
+            name,
+            node.loc,
+            reason,
+            advice_on(node.op.name, reason),
+            is_free(node),
+            double is not None and double.is_boundary and double.text == reason,
         )
 
 

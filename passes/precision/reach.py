@@ -35,7 +35,10 @@ def reach_of(graph: Graph) -> Reach:
     """The reach of the values of `graph` and of its recipes, as far as something is known."""
     known: dict[Value, float] = {}
     for constant in graph.constants.values():
-        if constant.kind in ("buffer", "constant") and float_of(constant) is not None:
+        if (
+            constant.kind in ("buffer", "nonpersistent", "constant")
+            and float_of(constant) is not None
+        ):
             known[constant] = math.inf
     if graph.has_recipes:
         _walk(graph.prepare, known)

@@ -11,17 +11,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from io import StringIO
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-from rich.console import Console, Group
-from rich.table import Table
 
 from rewright.ir.graph import Graph, Node
 from rewright.ir.location import Location
 from rewright.ir.types import DTYPE_NAMES
 from rewright.passes.precision.assignment import Decisions
 from rewright.passes.precision.floats import PRECISIONS, floats_of, is_float_cast
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 CAST: Final = "cast"
 """What a node that only changes the dtype counts as."""
@@ -85,6 +86,9 @@ class PrecisionReport:
 
     def __rich__(self) -> Group:
         """The report as a table in a terminal."""
+        from rich.console import Group  # a third of a second, of every compile
+        from rich.table import Table
+
         table = Table(box=None)
         table.add_column("dtype")
         table.add_column("nodes", justify="right")
@@ -96,6 +100,8 @@ class PrecisionReport:
 
     def __str__(self) -> str:
         """The same, without colors."""
+        from rich.console import Console
+
         text = StringIO()
         Console(file=text, width=160, color_system=None, soft_wrap=True).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())

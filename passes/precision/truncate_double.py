@@ -13,7 +13,7 @@ operands of a region), it stays, with casts around it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import torch
@@ -23,20 +23,13 @@ from rewright.ir.attributes import map_leaves
 from rewright.ir.builder import Builder
 from rewright.ir.graph import Constant, Graph, Node, Value
 from rewright.ir.location import Location
-from rewright.ir.ops import Trait
 from rewright.ir.types import TensorType
 from rewright.passes.manager import Pass, PassContext, Pipeline
+from rewright.passes.partition.doubles import CAST, is_double, may_be_narrow
 from rewright.passes.registry import register_pass
 
 if TYPE_CHECKING:
     from rewright.settings import Settings
-
-_CAST: Final = "aten._to_copy"
-_STAYS: Final = frozenset(
-    (Trait.RANDOM, Trait.EFFECT, Trait.OPAQUE, Trait.DATA_DEPENDENT, Trait.STRUCTURAL)
-)
-_BITS: Final = frozenset(("aten.view.dtype", "aten.view_as_real", "aten.view_as_complex"))
-"""Ops that look at how numbers are stored."""
 
 
 @register_pass
@@ -71,10 +64,6 @@ def with_truncation(pipeline: Pipeline, settings: Settings) -> Pipeline:
     return pipeline.insert_before(following[0], step) if following else pipeline.append(step)
 
 
-def _is_double(value: Value) -> bool:
-    return isinstance(value.type, TensorType) and value.type.dtype is torch.float64
-
-
 @attrs.define(eq=False)
 class _Narrowing:
     """One run of the pass.
@@ -101,14 +90,14 @@ class _Narrowing:
 
     def replace(self, node: Node) -> bool:
         """Puts a node in f32 beside `node`, which is in f64, if it can be; whether it is."""
-        if not any(map(_is_double, (*node.operands, *node.results))) or not _may_be_narrow(node):
+        if not any(map(is_double, (*node.operands, *node.results))) or not may_be_narrow(node):
             return False
 
         def put(leaf: Any) -> Any:
             if leaf is torch.float64:
                 return torch.float32
-            is_double = isinstance(leaf, Value) and _is_double(leaf)
-            return self.narrowed(leaf, node) if is_double else leaf
+            is_wide = isinstance(leaf, Value) and is_double(leaf)
+            return self.narrowed(leaf, node) if is_wide else leaf
 
         loc = (node.loc or Location()).made_by(TruncateDouble.name)
         builder = Builder(self.graph, node, loc)
@@ -121,7 +110,7 @@ class _Narrowing:
             made.erase()
             return False
         for old, new in zip(node.results, made.results, strict=True):
-            if _is_double(old):
+            if is_double(old):
                 self.narrow[old] = new
             else:
                 old.replace_all_uses(new)
@@ -137,15 +126,19 @@ class _Narrowing:
 
     def cast_of(self, value: Value, node: Node) -> Value:
         if not isinstance(value, Constant) or value in self.graph.targets:
-            return Builder(self.graph, node).call(_CAST, value, dtype=torch.float32)  # type: ignore[no-any-return]
+            return self.cast(value, torch.float32, node)
         recipe = value if value.is_source else self.graph.recipe(value)
-        made = Builder(self.graph.prepare).call(_CAST, recipe, dtype=torch.float32)
+        made = Builder(self.graph.prepare).call(CAST, recipe, dtype=torch.float32)
         return self.graph.add_prepared(self.free_name(f"{value.name}.f32"), made)
 
     def widened(self, value: Value, node: Node) -> Value:
         """The f64 value again, for those who need it so, after `node`."""
-        builder = Builder(self.graph, node)
-        return builder.call(_CAST, self.narrow[value], dtype=torch.float64)  # type: ignore[no-any-return]
+        return self.cast(self.narrow[value], torch.float64, node)
+
+    def cast(self, value: Value, dtype: torch.dtype, node: Node) -> Value:
+        """A cast before `node`, which names the line of `node`."""
+        loc = (node.loc or Location()).made_by(TruncateDouble.name)
+        return Builder(self.graph, node, loc).call(CAST, value, dtype=dtype)  # type: ignore[no-any-return]
 
     def free_name(self, name: str) -> str:
         taken: Iterable[str] = self.graph.constants
@@ -154,14 +147,8 @@ class _Narrowing:
         return name
 
 
-def _may_be_narrow(node: Node) -> bool:
-    return not (
-        node.regions or node.op.name in _BITS or any(node.op.has(trait) for trait in _STAYS)
-    )
-
-
 def _is_the_same_in_f32(old: Value, new: Value) -> bool:
-    if not _is_double(old):
+    if not is_double(old):
         return old.type == new.type
     assert isinstance(old.type, TensorType)
     return new.type == attrs.evolve(old.type, dtype=torch.float32)

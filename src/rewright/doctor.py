@@ -219,7 +219,7 @@ def _ahead() -> Iterator[Finding]:
 
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         start = time.perf_counter()
-        error = _error_of(device, target="cpu" if device == "cpu" else "auto")
+        error = _error_of(device, target=device)
         yield _compared(f"compile on {device}", error, time.perf_counter() - start)
 
 

@@ -327,8 +327,10 @@ class Settings:
         legal=_TARGET,
         converter=_target,
         doc="What to compile for: it selects the pipeline and the backends. 'auto' follows the "
-        "program's device and runs all of it in Torch; 'rtx' builds engines with TensorRT for "
-        "RTX, here and without a GPU; 'tensorrt' with TensorRT, for the GPU of this machine.",
+        "program's device: on a GPU that an installed TensorRT supports it builds engines with "
+        "that, anywhere else all runs in Torch, as with 'cpu' and 'cuda'; 'rtx' builds engines "
+        "with TensorRT for RTX, here and without a GPU; 'tensorrt' with TensorRT, for the GPU of "
+        "this machine.",
     )
     on_error: Literal["eager", "raise"] = _choice(
         "eager",
@@ -363,8 +365,8 @@ class Settings:
         "'model.py:41'.",
     )
     require_full_compilation: bool = _flag(
-        doc="Fail, with the reasons, where anything would stay in Torch. Needs a target that has "
-        "engines.",
+        doc="Fail, with the reasons, where anything would stay in Torch, but for casts of float64 "
+        "that comes in or goes out. Needs a target that has engines.",
     )
     on_engine_error: Literal["torch", "raise"] = _choice(
         "torch",
@@ -562,6 +564,15 @@ class Settings:
                 setting="target",
                 hint="leave target out: 'auto' follows the device",
             )
+        if self.target != "auto":  # which may stand for engines: the device says
+            self.check_engines()
+
+    def check_engines(self) -> None:
+        """Refuses settings about engines where the target has none.
+
+        Raises:
+            SettingsError: names the first such setting.
+        """
         fields = attrs.fields_dict(type(self))
         for name in () if self.uses_tensorrt else _ONLY_WITH_ENGINES:
             if getattr(self, name) != fields[name].default:

@@ -5,9 +5,10 @@ The passes know backends by their names only; here is what the names stand for.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from rewright.backends.tensorrt.segment import Segment
     from rewright.ir.graph import Graph, Node
     from rewright.passes.partition.backend import SegmentBackend
+
+_LOG: Final = logging.getLogger("rewright.tensorrt")
 
 
 @attrs.frozen
@@ -62,8 +65,45 @@ class Target:
         }
 
 
+def resolved(settings: Settings, device: str) -> Settings:
+    """`settings` with the target that theirs stands for on `device`: 'auto' follows the GPU.
+
+    With 'auto', a program on a GPU that an installed TensorRT supports gets engines, by the first
+    of TensorRT for RTX and TensorRT that does; any other program runs in Torch. The log says in
+    one line which, and why.
+
+    Raises:
+        SettingsError: a setting is about engines, and there are to be none.
+        EngineError: the TensorRT that the target names can't be used.
+    """
+    made = settings
+    gpu = _capability(device)
+    if settings.uses_tensorrt or (settings.target == "auto" and gpu is not None):
+        from rewright.backends.tensorrt.library import choose
+
+        choice = choose(settings.target, gpu)
+        if choice.library is not None and not settings.uses_tensorrt:
+            built = ",".join(f"{major}.{minor}" for major, minor in choice.capabilities)
+            flavor = choice.library.flavor
+            made = attrs.evolve(settings, target=f"{flavor}:{built}" if built else flavor)
+    else:
+        words = "'rtx' and 'tensorrt' build engines, and 'auto' where the device is a GPU of theirs"
+        _LOG.info("target %r on %s: no TensorRT: %s", settings.target, device, words)
+    made.check_engines()
+    return made
+
+
+def _capability(device: str) -> tuple[int, int] | None:
+    """The compute capability of `device`; None where it is no GPU of this machine."""
+    import torch
+
+    if not device.startswith("cuda") or not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_capability(device)
+
+
 def target_of(settings: Settings) -> Target:
-    """The target that settings name.
+    """The target that settings name, which are :func:`resolved`.
 
     Raises:
         SettingsError: there is no such target, or it has not what another setting asks for.
@@ -71,10 +111,10 @@ def target_of(settings: Settings) -> Target:
     """
     if not settings.uses_tensorrt:
         return Target()
-    from rewright.backends.tensorrt.library import choose
+    from rewright.backends.tensorrt.library import choice_for
     from rewright.backends.tensorrt.options import check_options
 
-    choice = choose(settings.target, None)
+    choice = choice_for(settings.target, None)
     if choice.library is not None:
         check_options(_options(settings, choice), choice.library)
     return Target(choice)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 import rewright
 from rewright import compiler
-from rewright.errors import FallbackWarning
+from rewright.errors import EngineError, FallbackWarning
 from rewright.program import CompiledProgram
+from rewright.testing import evaluate
 from tests.frontends.jit import jit
 
 pytest.importorskip("tensorrt_rtx")
@@ -124,3 +125,64 @@ def test_modules_that_torch_runs(programs):
     assert stays(inner) == ["rw.layer_norm"] * 3
     none = run_again(programs, torch_executed_modules=("layers.7",))
     assert stays(none) == []
+
+
+REFUSED = "rtx:7.5"
+"""A target for which TensorRT refuses products in f32, as it builds."""
+
+
+def test_a_graph_whose_engine_cant_be_built_runs_in_eager_mode():
+    """Engines wait for parameters, so that this shows in a call and not in the compile."""
+    torch.compiler.reset()
+    model = Net().eval()
+    before = rewright.stats()
+    compiled = jit(model, options={"target": REFUSED, "on_error": "eager"})
+    with torch.no_grad():
+        with pytest.warns(FallbackWarning, match="eager mode, because it failed.*FP32 GEMM"):
+            torch.testing.assert_close(compiled(X), model(X))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            torch.testing.assert_close(compiled(X + 1), model(X + 1))
+    done = rewright.stats() - before
+    assert done.fallbacks == 1
+    assert "FP32 GEMM" in done.fallback_reasons[-1]
+
+
+@pytest.mark.parametrize("options", [{"on_error": "raise"}, {"on_engine_error": "raise"}])
+@pytest.mark.parametrize("model", [Net().eval(), lambda x: (x @ x.mT).relu().exp()])
+def test_an_engine_that_cant_be_built_is_an_error_where_that_is_wanted(model, options):
+    torch.compiler.reset()
+    compiled = jit(model, options={"on_error": "eager", "target": REFUSED, **options})
+    with torch.no_grad(), pytest.raises(EngineError, match="FP32 GEMM"):
+        compiled(X)
+
+
+@torch.no_grad()
+def test_a_float_that_varies_is_an_input_of_the_engine(programs):
+    def function(x, scale):
+        return (x * scale + 1).relu().exp() * scale
+
+    compiled = jit(function, options={"target": "rtx"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)  # no engine runs here, without a GPU
+        for scale in (2.5, 0.5, 0.25):
+            torch.testing.assert_close(compiled(X, scale), function(X, scale))
+    program = programs[-1]
+    assert [len(program.segments), *stays(program)] == [1, "rw.scalar"]  # the number itself
+    (made,) = evaluate(program, X, 0.75)
+    torch.testing.assert_close(made, function(X, 0.75))
+
+
+@torch.no_grad()
+def test_an_integer_without_an_end_stays_and_the_reason_says_what_to_do(programs):
+    def function(x, times):
+        return (x * times + 1).relu().exp().tanh()
+
+    compiled = jit(function, options={"target": "rtx"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        for times in (2, 3, 5):
+            torch.testing.assert_close(compiled(X, times), function(X, times))
+    program = programs[-1]
+    assert len(program.segments) == 1
+    assert "torch._check(size <= max)" in program.partition.left[0].reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import attrs
 import torch
 
 from rewright.backends.tensorrt.declaration import Call, converts, supports
@@ -19,10 +20,22 @@ from rewright.ir.types import ScalarType, TensorType
 _ANY: Final = {"out": COMPUTED}
 
 
-def _regions_taken(query: Query) -> bool:
-    return all(
-        supports(node, query.library) is None for region in query.node.regions for node in region
-    )
+@attrs.frozen
+class _Taken:
+    """TensorRT takes every node of the regions."""
+
+    def reason(self, query: Query) -> str | None:
+        for region in query.node.regions:
+            for node in region:
+                refusal = supports(node, query.library)
+                if refusal is not None:
+                    loc = node.loc
+                    line = f" ({loc.file}:{loc.line})" if loc is not None and loc.file else ""
+                    return f"a region of it has {node.op.name}{line}: {refusal}"
+        return None
+
+    def __str__(self) -> str:
+        return "regions of which TensorRT takes every node"
 
 
 def _tensors_only(query: Query) -> bool:
@@ -35,7 +48,7 @@ def _tensors_only(query: Query) -> bool:
     return all(isinstance(value.type, TensorType | ScalarType) for value in values)
 
 
-_TAKEN: Final = That("regions of which TensorRT takes every node", _regions_taken)
+_TAKEN: Final = _Taken()
 _PLAIN: Final = That("regions of tensors and numbers", _tensors_only)
 
 

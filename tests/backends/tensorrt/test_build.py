@@ -176,7 +176,11 @@ def test_a_failed_build_says_what_tensorrt_says() -> None:
         build_network(Emitted(net, Graph("sparse"), (), ()), BuildOptions())
 
 
-def test_a_build_without_memory_says_what_to_do() -> None:
+@pytest.mark.parametrize(
+    "words",
+    ["Error Code 2: OutOfMemory (Requested size was 9)", "Unexpected exception std::bad_alloc"],
+)
+def test_a_build_without_memory_says_what_to_do(words: str) -> None:
     class Builder:
         """TensorRT's own words, where the host has no memory."""
 
@@ -185,7 +189,7 @@ def test_a_build_without_memory_says_what_to_do() -> None:
 
         def build_serialized_network(self, *_: Any) -> Any:
             if self._result is None:
-                JOURNAL.write(logging.ERROR, "Error Code 2: OutOfMemory (Requested size was 9)")
+                JOURNAL.write(logging.ERROR, words)
             return self._result
 
         def __getattr__(self, name: str) -> Any:

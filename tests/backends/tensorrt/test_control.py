@@ -7,7 +7,7 @@ from torch._higher_order_ops import while_loop
 from torch._higher_order_ops.scan import scan
 from torch.export import Dim
 
-from tests.backends.tensorrt.checking import check
+from tests.backends.tensorrt.checking import check, import_function, refusals, rtx
 
 BATCH = {0: Dim("batch", min=1, max=8)}
 
@@ -49,3 +49,16 @@ def test_scan() -> None:
         return scan(step, torch.zeros(4), x)
 
     check(running, (torch.rand(5, 4),))
+
+
+def test_what_keeps_a_region_out_is_named() -> None:
+    def choose(x: torch.Tensor, flag: torch.Tensor) -> torch.Tensor:
+        def rounded(x: torch.Tensor) -> torch.Tensor:
+            return (x.double() * 2).float()
+
+        return torch.cond(flag, rounded, lambda x: x.cos(), (x,))
+
+    graph = import_function(choose, (torch.rand(3), torch.tensor(True)))
+    (reason,) = refusals(graph, rtx())
+    assert "a region of it has aten._to_copy (tests/backends/tensorrt/checking.py:" in reason
+    assert "TensorRT has no f64" in reason

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import rewright
-from rewright.errors import SettingsError
+from rewright.errors import PassError, SettingsError
 from rewright.ir.builder import Builder
 from rewright.ir.graph import Graph
 from rewright.ir.interpreter import interpret
@@ -83,6 +83,69 @@ def test_truncate_double_makes_one_engine() -> None:
     )
 
 
+class Doubled(torch.nn.Module):
+    """Takes f64, gives f64, writes f64; a linear waits for none of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = torch.nn.Linear(8, 8)
+        self.register_buffer("seen", torch.zeros(4, 8, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        turned = torch.sin(p * 2 + 1)
+        self.seen.add_(turned)
+        return torch.relu(self.project(x)) * turned.float(), turned * 3
+
+
+@torch.no_grad()
+def test_casts_where_a_program_begins_and_ends_are_no_part_of_it() -> None:
+    args = torch.randn(4, 8), torch.randn(4, 8, dtype=torch.float64)
+    model = Doubled().eval()
+    expected = model(*args)
+    model.seen.zero_()
+    program = _compile(model, *args, truncate_double=True, require_full_compilation=True)
+    assert program.partition is not None
+    assert len(program.partition.segments) == 1  # no engine for what does not wait for the cast
+    left = program.partition.left
+    assert [item.is_boundary for item in left] == [True] * 4
+    assert sorted(item.reason for item in left) == [
+        "%p is f64, and engines have none: it is cast where the program begins",
+        "@seen is f64, and engines have none: it is cast where the program begins",
+        "the result is f64, and engines have none: it is cast where the program ends",
+        "the result is f64, and engines have none: it is cast where the program ends",
+    ]
+    assert all(item.where and "test_doubles.py" in item.where.file for item in left)
+    assert "truncate_double=True" not in str(program.report())
+    torch.testing.assert_close(evaluate(program, *args), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_else_stays_fails_full_compilation_still() -> None:
+    model, args = Rotary(counted=False), (X, POSITIONS.double())
+    with pytest.raises(PassError, match="truncate_double=True"):
+        _compile(model, *args, require_full_compilation=True)
+    with pytest.raises(PassError, match="torch_executed_ops has"):
+        _compile(
+            model, *args, require_full_compilation=True, truncate_double=True,
+            torch_executed_ops=["aten._to_copy"],
+        )  # fmt: skip
+
+
+class Picks(torch.nn.Module):
+    """Where what was computed in f64 is not zero."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nonzero(torch.relu(x.double() - 1)) * 2
+
+
+@torch.no_grad()
+def test_ops_that_mean_f64_say_so_with_the_setting_on() -> None:
+    program = _compile(Picks(), X, truncate_double=True)
+    report = program.report()
+    assert "truncate_double=True" not in report
+    assert "engines have no f64, and it is part of what aten.nonzero does" in report
+
+
 def test_inputs_and_outputs_keep_their_dtypes() -> None:
     graph = parse_graph("""
         graph @main(%x: f64[4], %y: f32[4]) -> (f64[4], bool[4]) {
@@ -131,7 +194,7 @@ def test_the_pass_goes_before_ops_are_taken_apart() -> None:
 
 def test_the_setting_needs_engines() -> None:
     with pytest.raises(SettingsError, match="truncate_double"):
-        Settings(truncate_double=True)
+        Settings(target="cuda", truncate_double=True)
 
 
 @pytest.mark.parametrize(

@@ -89,13 +89,28 @@ def test_too_old(install: Any, rtx: str, tensorrt: str, flavor: str) -> None:
         load(flavor)
 
 
-def test_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("libnvinfer.so: cannot open shared object file"),
+        AttributeError("module 'numpy' has no attribute 'bool'"),  # 8.6 with a newer numpy
+        RuntimeError("no driver"),
+    ],
+)
+def test_broken(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(name: str) -> ModuleType:
-        raise OSError("libnvinfer.so: cannot open shared object file")
+        raise error
 
     monkeypatch.setattr(libraries.importlib, "import_module", fetch)
-    with pytest.raises(EngineError, match=r"can't be imported: libnvinfer\.so"):
+    with pytest.raises(EngineError, match=f"can't be imported: {error}"):
         load("tensorrt")
+
+
+def test_a_folder_of_that_name_is_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries.importlib, "import_module", ModuleType)
+    with pytest.raises(EngineError, match="imported as tensorrt is no TensorRT") as error:
+        load("tensorrt")
+    assert "rename a folder" in str(error.value)
 
 
 CHOICES = {
@@ -103,7 +118,7 @@ CHOICES = {
     ("auto", None, "1.7.1", "11.4"): (None, "needs a GPU"),
     ("cpu", ADA, "1.7.1", "11.4"): (None, "needs a GPU"),
     ("auto", ADA, "1.7.1", "11.4"): ("rtx", "supports 8.9"),
-    ("cuda", ADA, "1.7.1", None): ("rtx", "supports 8.9"),
+    ("cuda", ADA, "1.7.1", None): (None, "names Torch on a GPU"),
     ("auto", H200, "1.7.1", "11.4"): ("tensorrt", "supports 8.9, 12.0, not 9.0"),
     ("auto", H200, "1.7.1", None): (None, "not 9.0; tensorrt is not installed"),
     ("auto", ADA, None, "10.3.0"): ("tensorrt", "tensorrt_rtx is not installed"),

@@ -15,7 +15,12 @@ import torch
 
 from rewright.backends.tensorrt.emitter import emit
 from rewright.backends.tensorrt.library import Library
+from rewright.backends.tensorrt.segment import TensorRT
 from rewright.ir.graph import Graph
+from rewright.ir.interpreter import interpret
+from rewright.ir.segments import segment_program
+from rewright.ir.verifier import verify
+from rewright.passes.partition.partition import partition
 from tests.backends.tensorrt.api_check import api
 from tests.backends.tensorrt.checking import evaluate, import_function, refusals, rtx
 
@@ -56,6 +61,28 @@ def test_networks_for_tensorrt(name: str) -> None:
     assert refusals(graph, _classic()) == []
     (made,) = evaluate(emit(graph, _classic()), args)
     assert torch.equal(made, CASES[name][0](*args))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_engine_of_tensorrt_finds_the_size_and_computes_with_it(name: str) -> None:
+    graph, args = _graph(name)
+    assert partition(graph, [TensorRT(_classic())]).left == ()
+    verify(graph)
+    (segment,) = graph
+    inner = segment_program(segment).graph
+    made = evaluate(emit(inner, _classic()), args)
+    for ours, theirs in zip(made, interpret(inner, list(args)).outputs, strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(interpret(graph, list(args)).outputs[0], CASES[name][0](*args))
+
+
+def test_the_size_stays_with_torch_where_rtx_builds_the_rest() -> None:
+    graph, args = _graph("sizes go on")
+    (left,) = partition(graph, [TensorRT(rtx())]).left
+    assert left.op == "aten.index.Tensor"
+    assert "target='tensorrt' has one" in left.reason
+    assert [node.op.name for node in graph] == ["rw.segment", left.op, "rw.segment"]
+    assert torch.equal(interpret(graph, list(args)).outputs[0], CASES["sizes go on"][0](*args))
 
 
 @pytest.mark.parametrize("name", ["nonzero", "masked select", "a mask in the middle"])

@@ -34,6 +34,7 @@ class Taker:
     name: str = "taker"
     ops: frozenset[str] = frozenset()
     all_but: bool = True
+    tells_sizes: bool = False
 
     def refuse(self, node: Node) -> str | None:
         return (
@@ -59,6 +60,65 @@ def test_what_tells_a_size_stays_and_says_what_its_backend_says():
     (left,) = partition(graph, [taker("aten.relu")]).left
     assert left.reason == "it tells a size that only a run can know: taker has no aten.nonzero"
     assert "mask" in left.advice
+
+
+TOLD = """
+graph @g(%x: f32[4]) -> ({types})
+  where u0 in {{0..4}} = dim(%y, 0)
+{{
+  %y = aten.nonzero(%x) : i64[u0, 1]
+  %z = aten.mul.Scalar(%y, 2) : i64[u0, 1]
+  %s = aten.sum(%z) : i64[]
+  %n = rw.scalar(2*u0 + 1) : int(2*u0 + 1)
+  return {results}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("results", "types", "given"),
+    [
+        ("%s", "i64[]", 1),  # nobody asks for the size
+        ("%s, %z", "i64[], i64[u0, 1]", 2),  # a result tells it
+        ("%s, %n", "i64[], int(2*u0 + 1)", 2),  # what told it must be a result, too
+        ("%n", "int(2*u0 + 1)", 1),
+    ],
+)
+def test_a_segment_may_tell_a_size_where_its_backend_can(results: str, types: str, given: int):
+    graph = parse_graph(TOLD.format(results=results, types=types))
+    args = [torch.tensor([0.0, 1.0, 0.0, 3.0])]
+    expected = interpret(graph, args).outputs
+    able = attrs.evolve(taker(all_but=True), tells_sizes=True)
+    assert partition(graph, [able]).left == ()
+    verify(graph)
+    (segment,) = segments(graph)
+    assert len(segment.results) == given
+    assert len(graph.symbols) == (0 if results == "%s" else 1)
+    made = interpret(graph, args).outputs
+    for ours, theirs in zip(made, expected, strict=True):
+        assert type(ours) is type(theirs), "a number stays a number"
+        assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
+    assert segment.regions[0].symbols, "the size is told inside"
+
+
+def test_a_conditional_is_as_large_as_its_regions():
+    """Whether a segment pays is a matter of what it computes."""
+    report = _choice(["%a = aten.sin(%x) : f32[4]", "%b = aten.exp(%a) : f32[4]"])
+    assert report.left == ()
+    (left,) = _choice(["%b = aten.sin(%x) : f32[4]"]).left
+    assert "would compute 2 nodes" in left.reason
+
+
+def _choice(lines: list[str]):
+    graph = parse_graph(
+        "graph @g(%x: f32[4], %flag: bool[]) -> f32[4] {\n"
+        "  %made = higher_order.cond(%flag, ^yes, ^no, [%x]) : f32[4]\n"
+        "    region ^yes(%x: f32[4]) -> f32[4] {\n" + "\n".join(lines) + "\n return %b\n }\n"
+        "    region ^no(%x: f32[4]) -> f32[4] {\n  %b = aten.cos(%x) : f32[4]\n return %b\n }\n"
+        "  return %made\n}\n"
+    )
+    verify(graph)
+    return partition(graph, [taker(all_but=True)], min_block_size=3)
 
 
 # --------------------------------------------------------------------------- on any DAG
@@ -135,8 +195,7 @@ def test_there_are_as_few_segments_as_the_longest_chain_needs(graph):
         turns[node] = max(before, default=int(flow.nodes[node]["taken"]))
     needed = max(turns.values(), default=0)
     partition(graph, [FIRST])
-    assert len(segments(graph)) <= needed + 1
-    assert bool(segments(graph)) == any(taken for _, taken in flow.nodes(data="taken"))
+    assert len(segments(graph)) == needed
 
 
 @given(programs(), st.integers(1, 3))
@@ -317,7 +376,8 @@ def test_the_pass_reports_and_may_insist():
     plain = json.loads(json.dumps(run.reports["partition"].to_json()))
     assert plain["left"] == [
         {"op": "aten.erf", "name": "b", "where": "net.py:2 (mid.left)",
-         "reason": "taker has no aten.erf", "advice": "", "is_free": False}
+         "reason": "taker has no aten.erf", "advice": "", "is_free": False,
+         "is_boundary": False}
     ]  # fmt: skip
     assert [segment["backend"] for segment in plain["segments"]] == ["taker", "taker"]
     pipeline = Pipeline.parse("partition{backends=[taker], require_full=True}")
