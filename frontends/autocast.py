@@ -26,6 +26,9 @@ from torch._ops import HigherOrderOperator, OpOverload
 from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from rewright.errors import UnsupportedError
+from rewright.frontends.locations import location_of
+
 State = Mapping[str, torch.dtype]
 """The device types for which autocast is on, each with the dtype it casts to."""
 
@@ -38,6 +41,9 @@ _COMPOSITE: Final = DispatchKey.CompositeImplicitAutograd
 """Where the kernels of operators that are made of others are registered."""
 
 _REGION: Final = "wrap_with_autocast"
+
+_LOWER: Final = (torch.float16, torch.bfloat16)
+"""The dtypes that autocast casts to."""
 
 
 def ambient_autocast() -> State:
@@ -84,6 +90,35 @@ def resolve_autocast(module: torch.fx.GraphModule, around: State = OFF) -> torch
     if not around and not any(map(_is_autocast, _nodes(module))):
         return module
     return _Resolver(_CastMemo()).resolve(module, around)
+
+
+def refuse_lost_autocast(module: torch.fx.GraphModule) -> None:
+    """Refuses a graph that was exported under autocast: torch.export does not keep it.
+
+    Its operators would compute in other dtypes than the graph says. What is inside of a region,
+    whose body is a module of its own, is as it should be.
+
+    Raises:
+        UnsupportedError: an operator that autocast lowers has operands in f32 and a result in 16
+            bits.
+    """
+    for node in module.graph.nodes:
+        value, target = node.meta.get("val"), node.target
+        if not (isinstance(value, torch.Tensor) and value.dtype in _LOWER):
+            continue
+        known = (item.meta.get("val") for item in node.all_input_nodes)
+        floats = {v.dtype for v in known if isinstance(v, torch.Tensor) and v.is_floating_point()}
+        key = _KERNELS.get(value.device.type)
+        if floats != {torch.float32} or key is None or not isinstance(target, OpOverload):
+            continue
+        if _has_kernel(target, key):
+            raise UnsupportedError(
+                f"the program was exported under autocast, which torch.export does not keep: "
+                f"{target} gives {value.dtype} of {torch.float32}",
+                where=location_of(node),
+                hint="rewright.compile(model, args) under autocast keeps it; so does an export "
+                "outside of autocast, with the region inside of forward",
+            )
 
 
 def _nodes(module: torch.fx.GraphModule) -> Iterator[torch.fx.Node]:

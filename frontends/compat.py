@@ -3,6 +3,7 @@
 Tried with torch 2.11 and 2.13. What may move between releases is here and nowhere else:
 
 * :func:`retrace` turns Dynamo's graph into ATen-level FX, composite operators whole;
+* :func:`tracing_lock` is torch's own, under which one thread traces at a time;
 * :func:`source_name` tells where an input of that graph comes from;
 * :func:`raise_through_dynamo` lets an error of ours reach the user as itself.
 """
@@ -10,7 +11,7 @@ Tried with torch 2.11 and 2.13. What may move between releases is here and nowhe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from types import FrameType
 from typing import Any, Final, NoReturn
@@ -94,6 +95,17 @@ def is_functorch_wrapped(tensor: torch.Tensor) -> bool:
 
 
 # --------------------------------------------------------------------------- tracing
+
+
+def tracing_lock() -> AbstractContextManager[Any]:
+    """The lock that Dynamo holds while it compiles; the same thread may take it again.
+
+    Whoever exports takes it, too: torch.export itself takes none, and two exports at once break
+    each other's modes and leave fake tensors in the models. It comes before all locks of ours.
+    """
+    from torch._dynamo.convert_frame import compile_lock
+
+    return compile_lock
 
 
 @attrs.frozen

@@ -29,7 +29,7 @@ from torch.utils._pytree import (
 )
 
 from rewright.errors import FrontendError, UnsupportedError
-from rewright.frontends.autocast import resolve_autocast
+from rewright.frontends.autocast import OFF, State, refuse_lost_autocast, resolve_autocast
 from rewright.frontends.importer import Placeholder, import_fx
 from rewright.frontends.inputs import narrow_ranges
 from rewright.frontends.memory import share_memory
@@ -94,6 +94,7 @@ def import_exported(
     *,
     device: str | None = None,
     name: str = "main",
+    around: State = OFF,
 ) -> tuple[Graph, Signature]:
     """The graph of an exported program, and how it is called.
 
@@ -103,6 +104,8 @@ def import_exported(
             argument; they give the sizes their ranges.
         device: where to run; by default where the program was exported. Weights are moved.
         name: the graph's name.
+        around: the autocast under which it was exported: torch's export has its dtypes, not its
+            casts.
 
     Raises:
         FrontendError: `program` is no ExportedProgram.
@@ -115,7 +118,9 @@ def import_exported(
             hint="rewright.compile(model, args) exports and compiles in one call",
         )
     specs = program.graph_signature.input_specs
-    module = flatten_transforms(resolve_autocast(program.graph_module))
+    if not around:
+        refuse_lost_autocast(program.graph_module)
+    module = flatten_transforms(resolve_autocast(program.graph_module, around))
     graph = import_fx(
         module,
         _placeholders(program, specs),
@@ -155,9 +160,9 @@ def _placeholders(
         refuse_class(data, spec.target, spec.target)
         data = data.detach()
         identity = _identity(data)
-        placeholders.append(
-            Placeholder(spec.target, _KINDS[spec.kind], data, same_as=seen.get(identity))
-        )
+        # Anything else than a buffer has None.
+        kind = "nonpersistent" if spec.persistent is False else _KINDS[spec.kind]
+        placeholders.append(Placeholder(spec.target, kind, data, same_as=seen.get(identity)))
         seen.setdefault(identity, spec.target)
     return placeholders
 

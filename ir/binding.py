@@ -42,7 +42,10 @@ def bind_symbols(graph: Graph, inputs: Sequence[Any]) -> dict[sympy.Symbol, Any]
                 sizes[symbol] = symbol_value(symbol, info, inputs[info.binding.index], sizes)
                 pending.remove((symbol, info))
         if len(pending) == solved:
-            raise InputError(f"the inputs don't tell the size {pending[0][0]}")
+            raise InputError(
+                f"the inputs don't tell the size {pending[0][0]}",
+                hint="its equation in the header needs no other size that is unknown",
+            )
     for value, given in zip(graph.inputs, inputs, strict=True):
         _check_sizes(value, given, sizes)
     _check_ranges(graph, sizes)

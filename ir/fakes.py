@@ -63,6 +63,9 @@ class FakeWorld:
         ranges: what is known of them.
         device: where tensors of a type without a device are.
         hints: an example for each size.
+        cached: whether torch remembers what ops make of their inputs. Types are remembered by
+            us, and torch's entries cost as much as they save; but whoever traces a graph in this
+            mode again (Inductor does, several times) asks torch alone.
     """
 
     def __init__(
@@ -71,10 +74,11 @@ class FakeWorld:
         ranges: Ranges,
         device: str,
         hints: Mapping[sympy.Symbol, int] | None = None,
+        cached: bool = False,
     ) -> None:
         self.env = ShapeEnv(specialize_zero_one=False, duck_shape=False)
         self.mode = FakeTensorMode(shape_env=self.env, allow_non_fake_inputs=True)
-        self.mode.cache_enabled = False  # types are remembered by us; its entries cost as much
+        self.mode.cache_enabled = cached and self.mode.cache_enabled
         self.device = torch.device(device)
         self._theirs: dict[sympy.Symbol, sympy.Symbol] = {}
         self._ours: dict[sympy.Symbol, sympy.Symbol] = {}
@@ -162,7 +166,10 @@ class FakeWorld:
 
         A compile that is under way in this thread, with a fake mode of its own, isn't seen.
         """
-        with tracing(None), self.mode, torch.no_grad(), enable_python_dispatcher(), _quiet():
+        with (
+            tracing(None), self.mode, torch.no_grad(), torch._C._DisableAutocast(),
+            enable_python_dispatcher(), _quiet(),
+        ):  # fmt: skip
             yield
 
     # -- back to types

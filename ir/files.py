@@ -33,6 +33,8 @@ _NAMED: Final = frozenset(
 
 _PLAIN: Final = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
+_DUMP_AGAIN: Final = "the text and its weights are of one dump: dump the graph again"
+
 SHARED_WEIGHTS: Final = "weights.safetensors"
 """The file with the data of sources that the graphs of a folder share."""
 
@@ -129,13 +131,17 @@ def _bind_data(graph: Graph, path: Path, device: str | None, *, shared: bool = F
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"the weights can't be read: {error}", path=path) from None
+        raise ArtifactError(
+            f"the weights can't be read: {error}", path=path, hint=_DUMP_AGAIN
+        ) from None
     for name, tensor in tensors.items():
         constant = graph.constants.get(name)
         if constant is None or not constant.is_source:
             if shared:
                 continue
-            raise ArtifactError(f"there are weights of @{name}, which is no source", path=path)
+            raise ArtifactError(
+                f"there are weights of @{name}, which is no source", path=path, hint=_DUMP_AGAIN
+            )
         fitted = _fitted(constant, tensor, path)
         constant.data = _placed(constant, fitted, device or _home(constant, graph), path)
 
@@ -160,6 +166,7 @@ def _fitted(constant: Constant, tensor: torch.Tensor, path: Path) -> torch.Tenso
             f"the weights of @{constant.name} are {tensor.dtype} of {tuple(tensor.shape)}, "
             f"but the text says {wanted}",
             path=path,
+            hint=_DUMP_AGAIN,
         ) from None
     return tensor
 

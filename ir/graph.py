@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_REPLACE_FIRST: Final = "replace its uses first: value.replace_all_uses(other)"
+
 
 class Use(NamedTuple):
     """One place where a value is used: operand number `index` of `node`."""
@@ -131,7 +133,8 @@ class Constant(Value):
 
     Attributes:
         name: unique in the program, ``layers.3.weight``; printed ``@layers.3.weight``.
-        kind: ``parameter``, ``buffer``, ``constant`` (a lifted tensor) or ``prepared``.
+        kind: ``parameter``, ``buffer``, ``nonpersistent`` (a buffer that state dicts leave out),
+            ``constant`` (a lifted tensor) or ``prepared``.
         data: the tensor of a source, never a copy; None where it is bound later or elided.
         aliases: other names of the same tensor (tied weights).
     """
@@ -547,7 +550,7 @@ class Graph:
     def remove_constant(self, constant: Constant) -> None:
         """Takes out a constant that nothing uses (and its place among the recipes)."""
         if constant._uses or constant in self.targets:
-            raise VerificationError(f"@{constant.name} is still used")
+            raise VerificationError(f"@{constant.name} is still used", hint=_REPLACE_FIRST)
         del self.constants[constant.name]
         if not constant.is_source:
             at = self.prepare.prepared_names.index(constant.name)
@@ -578,7 +581,10 @@ class Graph:
         pairs = tuple(writebacks)
         self.results = tuple(results) if results is not None else (ResultSpec(),) * len(outputs)
         if len(self.results) != len(outputs):
-            raise VerificationError(f"{len(outputs)} outputs, but {len(self.results)} specs")
+            raise VerificationError(
+                f"{len(outputs)} outputs, but {len(self.results)} specs",
+                hint="give one ResultSpec for each output, or none at all",
+            )
         self.targets = tuple(target for target, _ in pairs)
         self.terminator.attributes = Attributes(
             {"values": tuple(Operand(i) for i in range(len(outputs) + len(pairs)))}
@@ -594,7 +600,9 @@ class Graph:
             VerificationError: `node` is in a graph already, or `before` is not in this one.
         """
         if node._graph is not None:
-            raise VerificationError(f"this {node.op.name} is in a graph already")
+            raise VerificationError(
+                f"this {node.op.name} is in a graph already", hint="erase it there first"
+            )
         if before is not None and before._graph is not self:
             raise VerificationError(f"{before.op.name} is not a node of @{self.name}")
         self._link(node, before or self.terminator)
@@ -612,13 +620,17 @@ class Graph:
         doomed = dict.fromkeys(nodes)
         for node in doomed:
             if node._graph is not self or node is self.terminator:
-                raise VerificationError(f"{node.op.name} can't be erased from @{self.name}")
+                raise VerificationError(
+                    f"{node.op.name} can't be erased from @{self.name}",
+                    hint="it is in another graph, or is the end of this one: see set_outputs",
+                )
             for value in node.results:
                 for use in value._uses:
                     if use.node not in doomed:
                         raise VerificationError(
                             f"can't erase {node.op.name}: {use.node.op.name} uses its result",
                             where=str(node.loc or ""),
+                            hint=_REPLACE_FIRST,
                         )
         for node in doomed:
             self._unlink(node)

@@ -152,6 +152,7 @@ class _Frame:
             raise RewrightError(
                 f"{node.op.name} gave {len(results)} results, not {len(node.results)}",
                 where=node.loc,
+                hint="the graph states other results than the operator has: verify it",
             )
         for value, result in zip(node.results, results, strict=True):
             for symbol, info in self.bound.get(value, ()):

@@ -42,7 +42,7 @@ from rewright.ir.parser_scope import RecipeScope, Scope, hint_of
 from rewright.ir.sizes import Range
 from rewright.ir.types import Type
 
-KINDS: Final = ("parameter", "buffer", "constant")
+KINDS: Final = ("parameter", "buffer", "nonpersistent", "constant")
 """The kinds of sources."""
 
 

@@ -91,7 +91,8 @@ def failed(rule: type[Rule], match: Match, method: str, error: Exception) -> Rul
     root = match.roots[0]
     node = root.producer
     what = error.message if isinstance(error, RewrightError) else f"{type(error).__name__}: {error}"
-    hint = error.hint if isinstance(error, RewrightError) else None
+    mend = f"let `{method}` bear all that the pattern lets in, or narrow the pattern"
+    hint = error.hint if isinstance(error, RewrightError) else mend
     return RuleError(
         f"rule {rule.name}: `{method}` failed at {name_of(root)} "
         f"{node.op.name if node else ''}: {what}",

@@ -157,7 +157,9 @@ class Dump(Instrument):
             self._writer.open(run.graph, self.samples)
         except OSError as error:
             raise SettingsError(
-                f"the folder {self.spec.folder} can't be written: {error}", setting="dump_ir"
+                f"the folder {self.spec.folder} can't be written: {error}",
+                setting="dump_ir",
+                hint="name another one: dump_ir='changed:DIR'",
             ) from error
 
     def _show(self, run: PassRun) -> None:

@@ -93,7 +93,11 @@ def load_samples(path: PathLike, graph: Graph) -> Samples:
         found: dict[str, Any] = {**json.loads(metadata["others"]), **tensors}
         inputs = [found.get(str(at)) for at in range(int(metadata["count"]))]
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ArtifactError(f"the inputs can't be read: {error!r}", path=path) from None
+        raise ArtifactError(
+            f"the inputs can't be read: {type(error).__name__}: {error}",
+            path=path,
+            hint="a dump has them as samples.safetensors",
+        ) from None
     placed = [item.to(graph.device) if isinstance(item, torch.Tensor) else item for item in inputs]
     return Samples.given(graph, placed, metadata.get("origin", str(path)))
 

@@ -44,5 +44,5 @@ class VerifyEach(Instrument):
                 op=error.op,
                 where=error.where,
                 excerpt=error.excerpt,
-                hint=error.hint,
+                hint=error.hint or "this is a bug in the pass",
             ) from error

@@ -57,7 +57,9 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     settings, inputs = parse_settings(options.set), parse_inputs(options.input)
     if not options.output.resolve().parent.is_dir():
-        raise InputError("there is no folder to write to", where=options.output.parent)
+        raise InputError(
+            "there is no folder to write to", where=options.output.parent, hint="make it first"
+        )
     start = time.perf_counter()
     with Console(stderr=True).status(f"loading {options.model} ...") as status:
         exported = _load(options.model)

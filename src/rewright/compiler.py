@@ -1,17 +1,19 @@
 """The compile driver: verify a graph, run the passes, build what runs.
 
 Frontends import (:mod:`rewright.frontends`), this module composes: everything that is compiled,
-by either way in, goes through :func:`compile_graph`.
+by either way in, goes through :func:`compile_graph`. One thread compiles at a time: torch's tracing
+and Inductor are not made for more.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from rewright.backends.torch.build import Inspect, build
 from rewright.errors import SettingsError
+from rewright.frontends.autocast import OFF, State, ambient_autocast, autocast_set_to
+from rewright.frontends.compat import tracing_lock
 from rewright.frontends.export import example_inputs, export, import_exported
 from rewright.frontends.jit_call import OverlapCheck
 from rewright.ir.graph import Graph
@@ -21,15 +23,12 @@ from rewright.passes.compiling import run_pipeline
 from rewright.program import CompiledProgram
 from rewright.settings import Settings
 from rewright.statistics import record
-from rewright.targets import target_of
+from rewright.targets import resolved, target_of
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["compile", "compile_exported", "compile_graph"]
-
-_compiling: Final = threading.RLock()
-"""One compile at a time: torch's tracing and Inductor are not made for more."""
 
 
 def compile(
@@ -41,7 +40,7 @@ def compile(
     inputs: Sequence[Any] | None = None,
     **settings: Any,
 ) -> CompiledProgram:
-    """Exports and compiles a model.
+    """Exports and compiles a model; under autocast, with the casts that it makes.
 
     Args:
         model: a module in eval mode.
@@ -56,8 +55,9 @@ def compile(
         CompileError: the model can't be compiled.
     """
     chosen = Settings.from_options(settings)
-    exported = export(model, args, dict(kwargs or {}), dynamic_shapes)
-    return _compile_exported(exported, inputs, chosen)
+    with tracing_lock():
+        exported = export(model, args, dict(kwargs or {}), dynamic_shapes)
+    return _compile_exported(exported, inputs, chosen, ambient_autocast())
 
 
 def compile_exported(
@@ -82,11 +82,14 @@ def compile_exported(
 
 
 def _compile_exported(
-    exported: torch.export.ExportedProgram, inputs: Sequence[Any] | None, settings: Settings
+    exported: torch.export.ExportedProgram,
+    inputs: Sequence[Any] | None,
+    settings: Settings,
+    around: State = OFF,
 ) -> CompiledProgram:
     _check_device(settings)
-    with _compiling:
-        graph, signature = import_exported(exported, inputs, device=settings.device)
+    with tracing_lock(), autocast_set_to(OFF):
+        graph, signature = import_exported(exported, inputs, device=settings.device, around=around)
         examples = example_inputs(exported, signature, inputs)
         overlap = OverlapCheck.of_signature(graph, signature)
         inspect = overlap.refuse if overlap is not None else None
@@ -124,8 +127,9 @@ def compile_graph(
     Raises:
         CompileError: it is not well formed, a pass failed, or the backend can't take it.
     """
-    with _compiling:
+    with tracing_lock():
         verify(graph)
+        settings = resolved(settings, graph.device)
         target = target_of(settings)
         run = run_pipeline(graph, settings, examples, target.backends)
         attached = target.attach(graph, settings)

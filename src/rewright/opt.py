@@ -198,7 +198,7 @@ def _only(pipeline: "Pipeline", names: Sequence[str]) -> "Pipeline":
             raise SettingsError(
                 f"no pass of the pipeline has a rule {name!r}",
                 setting="only",
-                hint=did_you_mean(name, known),
+                hint=did_you_mean(name, known) if known else "none of these passes has rules",
             )
 
     def narrow(step: "Pass") -> "Pass":

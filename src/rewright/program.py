@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch.compiler import is_compiling
 
 from rewright.frontends.inputs import Input as Input
-from rewright.interop.module import ProgramModule
+from rewright.interop.module import ProgramModule, is_traced
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ class CompiledProgram(ProgramModule):
         Raises:
             InputError: the arguments don't fit; names the one, what was expected and what came.
         """
-        if is_compiling():
+        if is_compiling() and is_traced():
             return self.traced(*args, **kwargs)
         if self._forward_hooks or self._forward_pre_hooks:
             return super().__call__(*args, **kwargs)
@@ -156,9 +156,10 @@ class CompiledProgram(ProgramModule):
             UnsupportedError: something in it can't be said in FX.
             CompileError: torch can't export it.
         """
+        from rewright.frontends.compat import tracing_lock
         from rewright.interop.formats import to_exported_program
 
-        with self._weights:
+        with tracing_lock(), self._weights:
             return to_exported_program(self)
 
     def to_torchscript(
@@ -176,9 +177,10 @@ class CompiledProgram(ProgramModule):
             InputError: the examples are too many or too few, or don't fit.
             CompileError: torch can't trace it.
         """
+        from rewright.frontends.compat import tracing_lock
         from rewright.interop.formats import to_torchscript
 
-        with self._weights:
+        with tracing_lock(), self._weights:
             return to_torchscript(self, examples)
 
     def aoti_package(
@@ -197,9 +199,10 @@ class CompiledProgram(ProgramModule):
             UnsupportedError: it has engines, or something in it can't be said in FX.
             CompileError: torch can't compile it.
         """
+        from rewright.frontends.compat import tracing_lock
         from rewright.interop.formats import aoti_package
 
-        with self._weights:
+        with tracing_lock(), self._weights:
             return aoti_package(self, path, options)
 
     def single_engine(self) -> EngineFile:

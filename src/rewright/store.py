@@ -362,7 +362,11 @@ def _reported(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArtifactError(f"the cache can't be used: {error.strerror}", path=path) from error
+        raise ArtifactError(
+            f"the cache can't be used: {error.strerror}",
+            path=path,
+            hint="set REWRIGHT_CACHE_DIR to a folder that can be written to",
+        ) from error
 
 
 _warned: set[str] = set()

@@ -1,5 +1,6 @@
 """Files that nobody's save() wrote: an error of ours, or the very same program; nothing else."""
 
+import io
 import json
 import random
 import struct
@@ -60,6 +61,9 @@ def test_what_is_no_artifact_or_a_part_of_one(artifacts, tmp_path):
         refused(path, data[:size], "its end is missing|no artifact")
     refused(path, data + b"\0", "its end is missing")
     refused(path, b"\0" + data[:-1], "no artifact")
+    other = io.BytesIO()
+    torch.save({}, other)
+    assert "torch.load" in refused(path, other.getvalue(), "a zip file, and no artifact").hint
 
 
 def test_a_newer_format(artifacts, tmp_path):

@@ -12,10 +12,9 @@ import rewright
 from rewright.demo_models import MODELS
 from rewright.errors import EngineError, FallbackWarning
 from rewright.testing import evaluate
+from tests.artifact.fresh import CALLS, NAMES, NEW_EXPORT, Place, in_fresh_process, save, shapes
 from tests.artifact.zoo import CASES, Pair, Scores, assert_equal, leaves
 from tests.conftest import ROOT
-
-NEW_EXPORT = torch.__version__ >= "2.12"  # before, the dynamic sequence of a llama is refused
 
 LOADER = """
 import sys, warnings
@@ -46,24 +45,6 @@ with warnings.catch_warnings(record=True) as caught:
 assert "rewright.demo_models" not in sys.modules
 print("warnings", sum("records with the same fields" in str(w.message) for w in caught))
 """
-
-
-def shapes(name):
-    """Example arguments of a demo model, of several sizes within its ranges."""
-    inputs = MODELS[name].inputs()
-    yield inputs
-    if not NEW_EXPORT and name == "llama":
-        return
-    first, *others = inputs
-    for batch, tokens in ((1, 8), (3, 17)):
-        if name == "resnet":
-            yield (torch.randn(batch, *first.shape[1:]),)
-        elif name == "unet":
-            yield torch.randn(batch, *first.shape[1:]), others[0], torch.randn(batch, 12, 64)
-        else:
-            yield (torch.randint(3, 500, (batch, tokens)), torch.ones(batch, tokens).long())[
-                : len(inputs)
-            ]
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +78,54 @@ def run(folder, *blocked):
     )
     assert done.returncode == 0, done.stderr
     return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+
+
+# --------------------------------------------------------------------------- on every device
+
+
+PLACES = {
+    "cpu": Place("cpu", "auto"),
+    "cuda": Place("cuda", "off"),
+    "cuda-graphs": Place("cuda", "on"),
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.gpu if place.device == "cuda" else pytest.mark.slow)
+        for name, place in PLACES.items()
+    ],
+)
+def elsewhere(request, tmp_path_factory):
+    """What a new process says of programs for a device, by name; where, and what can't be had."""
+    place = PLACES[request.param]
+    if place.device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    folder = tmp_path_factory.mktemp(request.param)
+    missing = {}
+    for name in NAMES:
+        try:
+            save(name, place, folder)
+        except ImportError as error:  # of a library of models
+            missing[name] = str(error)
+    return place, missing, in_fresh_process(folder, place)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fresh_process_computes_the_same(elsewhere, name):
+    place, missing, found = elsewhere
+    if name in missing:
+        pytest.skip(missing[name])
+    done = found[name]
+    assert "error" not in done, done["error"]
+    assert done["classes"] == ("record" if name in ("bert", "llama", "unet") else "plain")
+    assert done["calls"] == CALLS * done["shapes"] and done["moved"] >= 1
+    if place.cuda_graphs == "on":
+        assert done["refusal"] is None
+        assert done["captures"] >= done["shapes"] and done["replays"] >= done["shapes"]
+    else:
+        assert done["captures"] == 0
 
 
 RECORD = "rewright.artifact.records.Record"
@@ -239,7 +268,7 @@ def test_weights_are_left_to_engines_where_there_is_no_fallback(tmp_path, capsys
     whole.save(tmp_path / "whole.rw")
     with pytest.raises(EngineError, match="finds no CUDA device"):
         rewright.load(tmp_path / "small.rw")
-    with pytest.raises(EngineError, match="finds no CUDA device"):
+    with pytest.raises(EngineError, match="fallback='none': torch finds no CUDA device"):
         rewright.load(tmp_path / "small.rw", on_engine_error="torch")
     from rewright.cli import main
 
@@ -296,6 +325,8 @@ def test_where_an_engine_runs_no_weights_are_needed(tmp_path, monkeypatch):
     assert loads == [segment.engine.data]
     assert rewright.stats().fallbacks == 0
     assert all(c.data is None or c.data.is_meta for c in loaded.graph.constants.values())
+    assert not loaded.state_dict()
+    loaded.load_state_dict(loaded.state_dict())
     for rows in (1, 5):
         x = torch.randn(rows, 8)
         torch.testing.assert_close(loaded(x), program(x), rtol=1e-4, atol=1e-5)

@@ -5,12 +5,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import rewright
+from rewright.errors import UnsupportedError
 from rewright.frontends.autocast import (
     OFF,
     ambient_autocast,
     autocast_set_to,
     resolve_autocast,
 )
+from rewright.ir.inference import clear_cache
 
 X = torch.linspace(-2, 2, 32).reshape(4, 8)
 W = torch.linspace(-1, 1, 64).reshape(8, 8)
@@ -207,3 +210,68 @@ def test_a_state_around_the_whole_module():
         module = exported(lambda x, w: (F.linear(x, w),), X, W)
     resolved = resolve_autocast(module, {"cpu": BF16})
     assert targets(resolved) == ["aten.to.dtype", "aten.to.dtype", "aten.linear.default"]
+
+
+def test_what_was_exported_under_autocast_lost_it():
+    with torch.autocast("cpu", dtype=BF16):
+        program = torch.export.export(Wrapped(lambda x, w: F.linear(x, w).sin()), (X, W))
+    with pytest.raises(UnsupportedError, match=r"exported under autocast.*\n.*test_autocast.py"):
+        rewright.compile_exported(program)
+    lowered = torch.export.export(Wrapped(lambda x: F.linear(x, x)), (X.to(BF16),))
+    rewright.compile_exported(lowered)
+    with torch.autocast("cpu", dtype=BF16):  # is nothing to a program that was exported before
+        inside = torch.export.export(Inside(), (X, W))
+    assert rewright.compile_exported(inside)(X, W).dtype is BF16
+
+
+class Inside(nn.Module):
+    """A region of its own."""
+
+    def forward(self, x, w):
+        with torch.autocast("cpu", dtype=BF16):
+            return F.linear(x, w)
+
+
+class Mixed(nn.Module):
+    """What autocast lowers, what it leaves, a product of weights, and a norm that folds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+        self.left, self.right = nn.Parameter(W.clone()), nn.Parameter(W.t().contiguous())
+
+    def forward(self, x):
+        return self.norm(self.fc(x)), x @ (self.left @ self.right)
+
+
+def test_autocast_around_a_compile_is_compiled_in():
+    model = Mixed().eval().requires_grad_(False)
+    with torch.autocast("cpu", dtype=BF16):
+        program = rewright.compile(model, (X,), optimization_level=0)
+        expected = model(X)
+    assert {item.dtype for item in expected} == {BF16}
+    for actual, wanted in zip(program(X), expected, strict=True):
+        torch.testing.assert_close(actual, wanted)
+
+
+def test_autocast_around_a_compile_of_something_exported_is_nothing(tmp_path):
+    """Nor does it reach types that are remembered, prepared constants, or other forms."""
+    clear_cache()
+    model = Mixed().eval().requires_grad_(False)
+    exported = torch.export.export(model, (X,))
+    with torch.autocast("cpu", dtype=BF16):
+        program = rewright.compile_exported(exported)
+        assert any(not c.is_source for c in program.graph.constants.values())
+        program.refit()
+        program.save(tmp_path / "a.rw")
+        forms = (
+            program,
+            rewright.load(tmp_path / "a.rw"),
+            program.to_exported_program().module(),
+            program.to_torchscript((X,)),
+            rewright.compile_exported(exported),
+        )
+    forms += (rewright.compile_exported(exported),)
+    for made in forms:
+        for actual, wanted in zip(made(X), model(X), strict=True):
+            torch.testing.assert_close(actual, wanted)

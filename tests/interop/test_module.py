@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -93,6 +94,88 @@ def test_a_checkpoint_that_does_not_fit(program):
     state["encoder.fc.bias"], state["encoder.more"] = torch.zeros(4), torch.zeros(4)
     with pytest.raises(RuntimeError, match=r"Unexpected key.*encoder\.more"):
         Model(program).load_state_dict(state)
+
+
+class Rotary(nn.Module):
+    """A buffer that state dicts have, and one that they leave out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.register_buffer("kept", torch.randn(4))
+        self.register_buffer("made", torch.randn(4), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) * self.kept + self.made
+
+
+def test_buffers_that_are_not_persistent_are_in_no_state_dict(tmp_path):
+    model = Rotary().eval()
+    x, path = torch.randn(2, 4), tmp_path / "a.rw"
+    program = rewright.compile(model, (x,))
+    program.save(path)
+    for made in (program, rewright.load(path)):
+        assert made.state_dict().keys() == model.state_dict().keys()
+        other = Rotary().eval()
+        other.made = model.made
+        made.load_state_dict(other.state_dict())
+        torch.testing.assert_close(made(x), other(x))
+        other.made = torch.zeros(4)
+        made.refit({"made": other.made}, strict=False)
+        torch.testing.assert_close(made(x), other(x))
+
+
+def test_a_part_of_a_checkpoint_is_loaded_where_that_was_asked_for(encoder, program):
+    bias = torch.randn(4)
+    found = Model(program).load_state_dict({"encoder.fc.bias": bias}, strict=False)
+    assert "encoder.norm.weight" in found.missing_keys
+    with torch.no_grad():
+        encoder.fc.bias.copy_(bias)
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(program(x), encoder(x))
+
+
+def test_a_checkpoint_of_meta_tensors(program):
+    state = {name: data.to("meta") for name, data in program.state_dict().items()}
+    with pytest.raises(RuntimeError, match="on meta, and the program needs"):
+        program.load_state_dict(state)
+
+
+def test_a_program_without_sources_and_checkpoints(encoder, program, tmp_path):
+    program.save(tmp_path / "a.rw", sources=False)
+    loaded = rewright.load(tmp_path / "a.rw")
+    own = loaded.state_dict()
+    assert own.keys() < program.state_dict().keys()
+    x = torch.randn(3, 4)
+    before = loaded(x)
+    loaded.load_state_dict({name: data.clone() for name, data in own.items()})
+    with pytest.raises(RuntimeError, match=r"saved without .* of its weights(.|\n)*hint: give"):
+        loaded.load_state_dict({name: data + 1 for name, data in own.items()})
+    assert torch.equal(loaded(x), before)
+    other = Encoder().eval()
+    loaded.load_state_dict(other.state_dict())
+    torch.testing.assert_close(loaded(x), other(x))
+
+
+def test_the_models_own_names_are_no_attributes(program):
+    """Not silently so: functional_call would set them, and nothing would look at them."""
+    assert not hasattr(program, "fc") and not hasattr(program, "nothing")
+    with pytest.raises(AttributeError, match=r"no attribute 'fc': .*program\.refit\(state_dict\)"):
+        program.fc  # noqa: B018
+    x = torch.randn(3, 4)
+    with pytest.raises(AttributeError) as caught:
+        torch.func.functional_call(program, {"fc.bias": torch.zeros(4)}, (x,))
+    assert "functional_call can't" in str(caught.value.__cause__)
+    linear = rewright.compile(nn.Linear(4, 4).eval(), (x,))
+    zeros = {name: torch.zeros_like(data) for name, data in linear.state_dict().items()}
+    with pytest.raises(UnsupportedError, match=r"'weight' of .* can't be set(.|\n)*refit"):
+        torch.func.functional_call(linear, zeros, (x,))
+    assert linear(x).any()
+
+
+def test_torchscript_can_not_read_it(program):
+    with pytest.raises(UnsupportedError, match=r"(.|\n)*to_torchscript"):
+        torch.jit.script(nn.Sequential(program))
 
 
 def test_there_is_no_training_mode(program):
@@ -250,6 +333,52 @@ def _resident() -> int:
     """The bytes of this process that are in memory."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
+
+
+class Noting(nn.Module):
+    """Writes to a buffer; calls `also` as it is traced."""
+
+    def __init__(self, also=lambda: None) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.register_buffer("calls", torch.zeros(()))
+        self.also = also
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.also()
+        self.calls.add_(1)
+        return self.fc(x)
+
+
+def elsewhere(function):
+    """What `function` returns in another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def test_calls_while_another_thread_exports():
+    """Torch's flag that something is exported is one for all threads."""
+    x = torch.randn(2, 4)
+    program = rewright.compile(Noting().eval(), (x,))
+    expected, found = program(x), []
+
+    def call() -> None:
+        assert torch.compiler.is_compiling()
+        found.append(elsewhere(lambda: program(x)))
+
+    rewright.compile(Noting(call).eval(), (x,))
+    assert found and all(torch.equal(item, expected) for item in found)
+
+
+def test_threads_may_compile_at_once():
+    models = [nn.Sequential(nn.Linear(4, 4), nn.GELU()).eval() for _ in range(4)]
+    x = torch.randn(2, 4)
+    with ThreadPoolExecutor(4) as pool:
+        programs = [*pool.map(lambda model: rewright.compile(model, (x,)), models)]
+        exported = [*pool.map(lambda program: program.to_exported_program(), programs)]
+    for model, program, made in zip(models, programs, exported, strict=True):
+        torch.testing.assert_close(program(x), model(x))
+        torch.testing.assert_close(made.module()(x), program(x))
 
 
 def test_a_device_that_is_not_here(program):

@@ -54,6 +54,7 @@ _END64: Final = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR: Final = struct.Struct("<4sLQL")
 _END: Final = struct.Struct("<4s4H2LH")
 
+_FIRST: Final = b"program.ir"  # the member that every artifact begins with
 _VERSION: Final = 45  # of the zip format: the first with 64-bit sizes
 _DATE: Final = 0x21  # 1980-01-01, the first that a zip can say
 _IN_EXTRA: Final = 0xFFFFFFFF
@@ -251,8 +252,15 @@ def open_container(path: str, file: BinaryIO) -> Container:
 
 def _no_artifact(path: str, file: BinaryIO) -> ArtifactError:
     file.seek(0)
-    if file.read(4) == b"PK\3\4":
-        return damaged(path, "its end is missing or was changed")
+    start = file.read(_LOCAL.size + len(_FIRST))
+    if start.startswith(b"PK\3\4"):
+        if start.endswith(_FIRST):
+            return damaged(path, "its end is missing or was changed")
+        return ArtifactError(
+            "this is a zip file, and no artifact of Rewright",
+            path=path,
+            hint="torch.export.load reads a .pt2, torch.jit.load TorchScript, torch.load a .pt",
+        )
     return ArtifactError(
         "this is no artifact of Rewright", path=path, hint="program.save(path) writes one"
     )

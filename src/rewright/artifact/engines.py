@@ -29,9 +29,11 @@ class StoredSegment(Segment):
 
     Attributes:
         stored: the engine; None once it was bound.
+        is_alone: whether the file has no weights for Torch.
     """
 
     stored: Engine | None = None
+    is_alone: bool = False
 
     @classmethod
     def bind_all(
@@ -44,8 +46,21 @@ class StoredSegment(Segment):
         for segment, in_torch in pairs:
             if isinstance(segment, StoredSegment) and segment.stored is not None:
                 engine, segment.stored = segment.stored, None
-                runs[id(segment)] = segment._ready(engine, in_torch)
+                runs[id(segment)] = segment._run_stored(engine, in_torch)
         return [runs[id(segment)] for segment, _ in pairs]
+
+    def _run_stored(self, engine: Engine, in_torch: Run) -> Run:
+        try:
+            return self._ready(engine, in_torch)
+        except EngineError as error:
+            if not self.is_alone:
+                raise
+            raise EngineError(
+                f"{self.name} can't run here, and its file has no weights for Torch, as it was "
+                f"compiled with fallback='none': {error.message}",
+                where=error.where,
+                hint=error.hint,
+            ) from error
 
 
 def stored_segments(
@@ -70,15 +85,14 @@ def stored_segments(
         made: dict[Node, Segment] = target_of(settings).attach(graph, settings)
     except RewrightError as error:
         made = {node: _without_library(node, settings, described, error) for node in nodes}
-    mode = "raise" if settings.fallback == "none" else settings.on_engine_error
     return {
-        node: _stored(segment, known[segment.name], mode, container)
+        node: _stored(segment, known[segment.name], settings, container)
         for node, segment in made.items()
     }
 
 
 def _stored(
-    segment: Segment, described: Mapping[str, Any], mode: str, container: Container
+    segment: Segment, described: Mapping[str, Any], settings: Settings, container: Container
 ) -> StoredSegment:
     entry = Entry("", container.read(described["member"]), {"engine": described["engine"]})
     engine = restore_engine(entry, segment.graph)
@@ -89,8 +103,9 @@ def _stored(
         segment.library,
         segment.options,
         segment.load,
-        mode,
+        "raise" if settings.fallback == "none" else settings.on_engine_error,
         stored=engine,
+        is_alone=settings.fallback == "none",
     )
 
 

@@ -113,7 +113,7 @@ def _explained(path: str) -> Iterator[None]:
             f"the program in the artifact can't be loaded: {error.message}",
             path=path,
             where=f"{path}, {error.where}" if error.where else path,
-            hint=error.hint,
+            hint=error.hint or "copy it again, or save the program again",
         ) from error
     except (MemoryError, OSError) as error:
         raise ArtifactError(f"the artifact can't be loaded: {error}", path=path) from error

@@ -16,6 +16,7 @@ from torch.jit._trace import TracerWarning
 
 from rewright.backends.torch.refusal import Refusal
 from rewright.errors import CompileError, InputError, UnsupportedError
+from rewright.frontends.autocast import OFF, autocast_set_to
 from rewright.interop.engine import engine_calls
 from rewright.interop.portable import portable
 from rewright.interop.shapes import (
@@ -57,7 +58,7 @@ def _export(
     name: str, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any
 ) -> torch.export.ExportedProgram:
     try:
-        with torch.no_grad():
+        with torch.no_grad(), autocast_set_to(OFF):
             return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
     except Exception as error:
         raise CompileError(
@@ -101,7 +102,7 @@ def to_torchscript(
     Refusal(graph, flat)(given, {})
     if graph.targets:  # tracing runs the program
         given = [tensor.clone() for tensor in given]
-    with _Quiet(), torch.no_grad():
+    with _Quiet(), torch.no_grad(), autocast_set_to(OFF):
         # Exported first, at these sizes: then all that is left to trace is operators of ATen.
         exported = _export(graph.name, portable(graph, flat), tuple(given), {}, None)
         _spell_fills(exported.graph)
@@ -146,7 +147,8 @@ def _check_tensors(given: Sequence[Any], arguments: Sequence[Argument]) -> None:
     if len(given) != len(arguments):
         raise InputError(
             f"{len(arguments)} examples were expected, not {len(given)}: "
-            f"{', '.join(argument.name for argument in arguments)}"
+            f"{', '.join(argument.name for argument in arguments)}",
+            hint="give a tensor for each, in this order",
         )
     for item, argument in zip(given, arguments, strict=True):
         if not isinstance(item, Tensor):
@@ -192,7 +194,7 @@ def aoti_package(
         )
     exported = to_exported_program(program)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), autocast_set_to(OFF):
             return str(
                 torch._inductor.aoti_compile_and_package(
                     exported,

@@ -8,12 +8,14 @@ for a program:
 ``train()``                 an error: there is no training mode in it
 ``to(device)``, ``cuda()``  it moves, weights and all: built again there from the same graph
 ``half()``, ``to(dtype)``   an error, where that would change a dtype: convert the model first
-``state_dict()``            its sources, parameters and buffers, by the model's own names
+``state_dict()``            its parameters and persistent buffers, by the model's own names
 ``load_state_dict()``       ``refit``, with what there is for it
+``functional_call``         an error, as is setting a weight or module of the model's: ``refit``
 ``parameters()``            none: nothing in it can be trained
 hooks of ``forward``        are called
 ``copy.deepcopy``           a program of its own, with weights of its own
 ``pickle``                  an error: ``save`` writes a file
+``torch.jit.script``        an error: ``to_torchscript``, or ``torch.jit.trace``
 ==========================  ======================================================================
 
 Under ``torch.compile`` a call is one operator (:mod:`rewright.interop.call`). Under
@@ -45,6 +47,12 @@ T = TypeVar("T", bound="ProgramModule")
 _STATE = ("parameter", "buffer")
 """The kinds of constants that a state dict has."""
 
+_NO_ATTRIBUTES = (
+    "the weights and modules of a model are no attributes of its program, and "
+    "torch.func.functional_call can't replace them; program.state_dict() has the weights, and "
+    "program.refit(state_dict) gives it other ones"
+)
+
 
 class ProgramModule(torch.nn.Module):
     """The module's side of a compiled program. Not for use by itself."""
@@ -68,7 +76,7 @@ class ProgramModule(torch.nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the program; see :meth:`__call__`, which is faster."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and is_traced():
             return self.traced(*args, **kwargs)
         try:
             return self._call(*args, **kwargs)
@@ -168,11 +176,56 @@ class ProgramModule(torch.nn.Module):
     def _states(self) -> dict[str, Tensor]:
         with self._weights:
             sources = self._sources().items()
-            return {name: c.data.detach() for name, c in sources if c.data is not None}
+            return {
+                name: c.data.detach() for name, c in sources if c.data is not None and _is_there(c)
+            }
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination.update((prefix + name, data) for name, data in self._states().items())
+
+    def __getattr__(self, name: str) -> Any:
+        """Says of the model's own names, which ``torch.func.functional_call`` asks for, too, why
+        they are not there.
+
+        Raises:
+            AttributeError: always, but for what a module has under that name.
+        """
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            if not self._has_source_in(name):
+                raise
+            raise AttributeError(
+                f"the compiled program {self.graph.name} has no attribute {name!r}: "
+                f"{_NO_ATTRIBUTES}",
+                name=name,
+                obj=self,
+            ) from error
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuses weights and modules of the model's, which a call would not look at.
+
+        Raises:
+            UnsupportedError: `name` is one of the model's.
+        """
+        if isinstance(value, Tensor | torch.nn.Module) and self._has_source_in(name):
+            raise UnsupportedError(
+                f"{name!r} of the compiled program {self.graph.name} can't be set",
+                hint=_NO_ATTRIBUTES,
+            )
+        super().__setattr__(name, value)
+
+    def _has_source_in(self, name: str) -> bool:
+        """Whether `name` is a weight of the model, or a module that has one."""
+        built = "graph" in self.__dict__
+        return built and any(c.partition(".")[0] == name for c in self._sources())
+
+    def __prepare_scriptable__(self) -> NoReturn:  # what torch.jit.script asks first
+        raise UnsupportedError(
+            f"torch.jit.script can't read the compiled program {self.graph.name}",
+            hint="program.to_torchscript(examples), or torch.jit.trace of a model around it",
+        )
 
     def _load_from_state_dict(
         self,
@@ -189,10 +242,16 @@ class ProgramModule(torch.nn.Module):
         given = {name: state_dict[prefix + name] for name in names if name in sources}
         unexpected_keys += [prefix + name for name in names if name not in sources]
         found = {sources[name] for name in given}
-        missing_keys += [prefix + c.name for c in {*sources.values()} if c not in found]
-        if strict and len(found) < len({*sources.values()}):
-            return  # torch raises then, and nothing may have changed
-        if not given:
+        missing = [c for c in dict.fromkeys(sources.values()) if c not in found]
+        absent = [c for c in missing if not _is_there(c)]
+        if absent and all(_is_held(data, sources[name]) for name, data in given.items()):
+            # Its own state dict, which has none of what it was saved without.
+            missing_keys += [prefix + c.name for c in missing if _is_there(c)]
+            return
+        missing_keys += [prefix + c.name for c in missing]
+        if absent:
+            error_msgs.append(_without_sources(self.graph, len(absent)))
+        if absent or not given:
             return
         program = cast("CompiledProgram", self)
         try:
@@ -266,6 +325,14 @@ _MOVED = ("graph", "settings", "source", "segments", "_call", "_built")
 """What is another after a move."""
 
 
+def is_traced() -> bool:
+    """Whether a call is traced, where torch says that something is: it may be in another thread.
+
+    Dynamo answers for itself, and never comes to the second question.
+    """
+    return torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
 def _probed(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
     """What `fn` makes of a tensor.
 
@@ -277,12 +344,42 @@ def _probed(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
             return fn(tensor)
     except (AssertionError, RuntimeError, NotImplementedError) as error:
         raise SettingsError(
-            f"the program can't go there: {str(error).splitlines()[0]}", setting="device"
+            f"the program can't go there: {str(error).splitlines()[0]}",
+            setting="device",
+            hint="it stays where it was; `rewright doctor` says what this machine has",
         ) from error
+
+
+def _without_sources(graph: Graph, absent: int) -> str:
+    """What to do about weights that neither a program nor a state dict has."""
+    return (
+        f"the program {graph.name} was saved without {absent} of its weights, which only prepared "
+        "constants or engines are made of (sources=False, fallback='none'), so it can't be given a "
+        "part of them\n  hint: give it all weights of the model at once, as model.state_dict() has "
+        "them; a program that is saved with all of them takes any"
+    )
+
+
+def _is_there(constant: Constant) -> bool:
+    """Whether the program has the numbers of a source, and was not saved without them."""
+    return constant.data is not None and not constant.data.is_meta
+
+
+def _is_held(given: Any, constant: Constant) -> bool:
+    """Whether the program has just these numbers."""
+    held = constant.data
+    return (
+        isinstance(given, Tensor)
+        and held is not None
+        and not given.is_meta
+        and not held.is_meta
+        and (given.dtype, given.shape) == (held.dtype, held.shape)
+        and torch.equal(given.to(held.device), held)
+    )
 
 
 def _copied(given: Any, constant: Constant) -> Any:
     """A copy of what a state dict has for a constant, where that is."""
-    if not isinstance(given, Tensor) or constant.data is None:
+    if not isinstance(given, Tensor) or given.is_meta or constant.data is None:
         return given
     return given.detach().to(constant.data.device, copy=True)

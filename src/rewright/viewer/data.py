@@ -149,7 +149,9 @@ def _manifest(folder: Path) -> Mapping[str, Any]:
     try:
         made = json.loads(_read(path))
     except ValueError as error:
-        raise InputError(f"the dump's manifest can't be read: {error}", where=path) from None
+        raise InputError(
+            f"the dump's manifest can't be read: {error}", where=path, hint="dump again"
+        ) from None
     if not isinstance(made, dict) or made.get("format") != FORMAT:
         raise InputError(
             "the dump was written by another version of Rewright",
@@ -172,7 +174,9 @@ def _dumped(folder: Path) -> dict[str, Any]:
         shown = {name: made.get(name) for name in _RUN_FIELDS}
     except (LookupError, TypeError, AttributeError) as error:
         raise InputError(
-            f"the dump's manifest is not as one is written: {error!r}", where=folder / MANIFEST
+            f"the dump's manifest is not as one is written: {error!r}",
+            where=folder / MANIFEST,
+            hint="dump again",
         ) from None
     return {**shown, "folder": folder.name, "passes": passes, **texts.to_json()}
 
