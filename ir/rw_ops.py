@@ -181,6 +181,11 @@ def _like_heads(query: Tensor, x: Tensor) -> Tensor:
     """`x` with each of its heads repeated, in a row, to as many as `query` has."""
     if x.dim() < 3 or x.shape[-3] == query.shape[-3]:
         return x
+    if query.shape[-3] % x.shape[-3]:
+        raise ValueError(
+            f"{query.shape[-3]} heads of queries, and {x.shape[-3]} of keys or values: "
+            "each of these must serve equally many of those"
+        )
     return x.repeat_interleave(query.shape[-3] // x.shape[-3], dim=-3)
 
 

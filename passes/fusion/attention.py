@@ -12,8 +12,9 @@ A mask is added, or fills the scores that it hides; a bias and a mask become one
 are proved by :mod:`rewright.passes.fusion.masks`; what can't be proved stays a mask, and so do
 sliding windows: torch's kernels know no window, but skip what a mask hides.
 
-A query that sees nothing gets zeros from ours. From the formula it gets nan, if what hides is -inf:
-then the mask must be known to leave something.
+A query that sees nothing gets zeros from ours. From the formula it gets nan, if what hides is -inf.
+So an added mask that may do that gives its nan to the result, and one that fills must be known to
+leave something (:mod:`rewright.passes.fusion.blind`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import attrs
 import torch
 
 from rewright.passes.fusion import masks
+from rewright.passes.fusion.blind import may_blind
 from rewright.passes.fusion.shapes import broadcasts_to, is_one
 from rewright.passes.handles import Handle
 from rewright.passes.ops import aten, rw
@@ -134,6 +136,17 @@ def _scale(s: Any, d: Any) -> float:
     return 1.0 / d if d is not None else 1.0 if s is None else float(s)
 
 
+def _blinded(made: Any, mask: Any, *parts: Handle | None) -> Any:
+    """What an attention made, with nan where `mask`, the sum of `parts`, adds -inf to all scores.
+
+    It is `made` itself where no part can.
+    """
+    if not any(part is not None and may_blind(part.value) for part in parts):
+        return made
+    blind = aten.all.dim(aten.eq.Scalar(mask, -math.inf), -1, True)
+    return aten.masked_fill.Scalar(made, blind, math.nan)
+
+
 class AttentionFormula(Rule):
     """softmax(q @ t * s + m) @ v  ->  rw.attention(q, tᵀ, v, m, scale=s)"""
 
@@ -171,9 +184,9 @@ class AttentionFormula(Rule):
         )
 
     def replace(self, q, t, v, s, d, m, n, narrow):
-        return rw.attention(
-            q, aten.transpose.int(t, -2, -1), v, m if n is None else m + n, scale=_scale(s, d)
-        )
+        mask = m if n is None else m + n
+        made = rw.attention(q, aten.transpose.int(t, -2, -1), v, mask, scale=_scale(s, d))
+        return _blinded(made, mask, m, n) if v.shape[-2] != 0 else made
 
 
 class WideAttention(Rule):
@@ -205,7 +218,8 @@ class WideAttention(Rule):
         return _keeps_precision(q, dtype) and _heads_fit(q, keys, v) and _masks_fit(q, keys, m)
 
     def replace(self, q, k, v, s, d, m):
-        return rw.attention(q, k, v, m, scale=_scale(s, d))
+        made = rw.attention(q, k, v, m, scale=_scale(s, d))
+        return _blinded(made, m, m) if v.shape[-2] != 0 else made
 
     def example(self, draw):
         *batch, heads, queries, keys, dim = draw.sizes(draw.choice((4, 5, 5)))

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from rewright.ir.builder import Builder
     from rewright.passes.proof.draw import Draw
 
-__all__ = ["ALWAYS", "CAUSAL", "HIDDEN", "NEVER", "example", "leaves_something", "sees"]
+__all__ = [
+    "ALWAYS",
+    "CAUSAL",
+    "HIDDEN",
+    "NEVER",
+    "example",
+    "leaves_something",
+    "leaves_something_seen",
+    "sees",
+]
 
 HIDDEN: Final = -1e30
 """A number added to a score that is not above this hides it: no score comes near to it."""
@@ -62,6 +71,11 @@ def leaves_something(hidden: Value) -> bool:
     seen = fact.negated() if isinstance(fact, Condition) else None
     assert isinstance(hidden.type, TensorType)
     return seen is not None and study.simplified(seen, hidden.type.shape) in (ALWAYS, CAUSAL)
+
+
+def leaves_something_seen(mask: Value) -> bool:
+    """Whether it is known that `mask`, which is added to scores, leaves every query a key."""
+    return sees(mask) in (ALWAYS, CAUSAL)
 
 
 CAUSAL: Final = Condition(frozenset([Affine(0, frozenset({(-2, 1), (-1, -1)}))]))

@@ -166,6 +166,13 @@ def test_attention(dtype, heads, key_heads, how):
     check(rw_ops.attention(q, k, v, **how), expected, dtype, 4)
 
 
+@pytest.mark.parametrize(("heads", "key_heads"), [(1, 4), (6, 4)])
+def test_heads_that_make_no_groups_are_refused(heads, key_heads):
+    q, k = draw(2, heads, 5, 8, dtype=torch.float32), draw(2, key_heads, 6, 8, dtype=torch.float32)
+    with pytest.raises(ValueError, match=f"{heads} heads of queries, and {key_heads} of keys"):
+        rw_ops.attention(q, k, k)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("shape", [(5, 6), (2, 1, 5, 6), (2, 1, 1, 6), (4, 5, 6)])
 @pytest.mark.parametrize("kind", ["bool", "float", "double"])

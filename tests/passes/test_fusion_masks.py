@@ -13,8 +13,10 @@ from rewright.ir.builder import Builder
 from rewright.ir.graph import Graph, Value
 from rewright.ir.interpreter import interpret
 from rewright.ir.parser import parse_graph
+from rewright.passes import Pipeline
 from rewright.passes.facts import ranges_of
 from rewright.passes.fusion.affine import Affine, Choice, Condition, Fact
+from rewright.passes.fusion.blind import may_blind
 from rewright.passes.fusion.elements import Study
 from rewright.passes.fusion.masks import ALWAYS, CAUSAL, leaves_something, sees
 
@@ -240,3 +242,72 @@ def test_a_mask_that_may_hide_a_whole_row():
     """Strictly below the diagonal, the first query sees nothing."""
     assert leaves_something(mask("%m = aten.gt.Tensor(%column, %row) : bool[s0, s1]"))
     assert not leaves_something(mask("%m = aten.ge.Tensor(%column, %row) : bool[s0, s1]"))
+
+
+# --------------------------------------------------------------------------- all keys hidden
+
+FULL = "aten.full([4, 4], {}, dtype=f32, device=cpu) : f32[4, 4]"
+BLIND = {
+    "an input": ("", "x", True),
+    "a buffer": ("", "@b", True),
+    "a parameter": ("", "@w", False),
+    "a number": (f"%m = {FULL.format(-1e30)}", "m", False),
+    "infinity": (f"%m = {FULL.format('-inf')}", "m", True),
+    "a bool": ("%m = aten._to_copy(%s, dtype=f32) : f32[4, 4]", "m", False),
+    "a product": ("%m = aten.matmul(%x, %x) : f32[4, 4]", "m", False),
+    "a logarithm": ("%m = aten.log(@w) : f32[4, 4]", "m", True),
+    "what hides by infinity": (
+        "%m = aten.masked_fill.Scalar(@w, %s, -inf) : f32[4, 4]", "m", True,
+    ),
+    "what hides by a number": (
+        "%m = aten.masked_fill.Scalar(@w, %s, -1e30) : f32[4, 4]", "m", False,
+    ),
+    "a number that f16 has not": (
+        "%h = aten.masked_fill.Scalar(@w, %s, -1e30) : f32[4, 4]\n"
+        "%m = aten._to_copy(%h, dtype=f16) : f16[4, 4]", "m", True,
+    ),
+    "a sum with an input": ("%m = aten.add.Tensor(@w, %x) : f32[4, 4]", "m", True),
+    "a triangle": (
+        f"%f = {FULL.format('-inf')}\n%m = aten.triu(%f, 1) : f32[4, 4]", "m", False,
+    ),
+    "a triangle that hides a query": (
+        f"%f = {FULL.format('-inf')}\n%m = aten.triu(%f) : f32[4, 4]", "m", True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "name", "expected"), BLIND.values(), ids=BLIND)
+def test_which_masks_may_hide_all_keys_of_a_query(lines, name, expected):
+    held = "f16" if "f16[" in lines else "f32"
+    value = name if name.startswith("@") else f"%{name}"
+    graph = parse_graph(
+        f"graph @g(%x: f32[4, 4], %s: bool[4, 4]) -> ({held}[4, 4], f32[4, 4], f32[4, 4]) {{\n"
+        f"{lines}\nreturn {value}, @w, @b\n}}\n"
+        "constants {\nparameter @w : f32[4, 4]\nbuffer @b : f32[4, 4]\n}\n"
+    )
+    assert may_blind(graph.outputs[0]) is expected
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_query_that_sees_nothing_has_nan_where_the_formula_has(wide):
+    dtype, to = ("f16", "f16") if wide else ("f32", "f32")
+    graph = parse_graph(
+        f"""graph @g(%q: {dtype}[2, 4, 8], %k: {dtype}[2, 4, 8], %v: {dtype}[2, 4, 8], %m: {dtype}[4, 4]) -> {to}[2, 4, 8] {{
+          %t = aten.transpose.int(%k, -2, -1) : {dtype}[2, 8, 4]
+          %s = aten.matmul(%q, %t) : {dtype}[2, 4, 4]
+          %a = aten.add.Tensor(%s, %m) : {dtype}[2, 4, 4]
+          %c = aten.softmax.int(%a, -1) : {dtype}[2, 4, 4]
+          %y = aten.matmul(%c, %v) : {dtype}[2, 4, 8]
+          return %y
+        }}"""  # noqa: E501 - IR
+    )
+    held = torch.float16 if wide else torch.float32
+    q, k, v = (torch.randn(2, 4, 8, dtype=held) for _ in range(3))
+    mask = torch.zeros(4, 4, dtype=held)
+    mask[1], mask[2, 1:] = -torch.inf, -torch.inf
+    (expected,) = interpret(graph, [q, k, v, mask]).outputs
+    Pipeline.parse("fuse-products,fuse-attention,dce").run(graph)
+    assert "rw.attention" in [node.op.name for node in graph]
+    (made,) = interpret(graph, [q, k, v, mask]).outputs
+    assert expected[:, 1].isnan().all() and not expected[:, 2].isnan().any()
+    torch.testing.assert_close(made, expected, rtol=1e-2, atol=1e-2, equal_nan=True)
