@@ -92,7 +92,8 @@ def world_of(graph: Graph) -> FakeWorld:
     ranges: dict[sympy.Symbol, tuple[Range, ...]] = {}
     for region in (*(r for node in graph.walk() for r in node.regions), graph):
         ranges |= {symbol: info.ranges for symbol, info in region.symbols.items()}
-    return FakeWorld(ranges, ranges, graph.device, example_sizes(ranges, typical=True))
+    sizes = example_sizes(ranges, typical=True)
+    return FakeWorld(ranges, ranges, graph.device, sizes, cached=True)
 
 
 class FxWriter:

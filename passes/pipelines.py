@@ -11,7 +11,9 @@ DEFAULT_LEVEL: Final = 2
 
 _TIDY: Final = "cancel-transpositions,canonicalize,fold-constants,cse,dce"
 _FUSED: Final = f"cse,canonicalize,fuse,fold-constants,{_TIDY}"
-_MERGED: Final = f"cse,canonicalize,fuse,fold-constants,fuse-projections,{_TIDY}"
+_ALL: Final = "repeat(fuse-projections,fold-constants)"
+"""Threes and twos, until every input has one: 32 products of a text in a U-Net's layers, say."""
+_MERGED: Final = f"cse,canonicalize,fuse,fold-constants,{_ALL},{_TIDY}"
 
 _DOUBLES: Final = "fold-constants{doubles=True}"
 """Engines have no f64: frequencies and the like, made from no weight, are prepared."""

@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 from torch._C import _nn
 
+from rewright.backends.torch.kernels import attention as attention_kernels
 from rewright.backends.torch.kernels import convolution as conv_kernels
+from rewright.backends.torch.kernels.depthwise import depthwise_conv
 from rewright.backends.torch.runtime import restride
+from rewright.ir.convolutions import has_depthwise_kernel
 from rewright.ir.graph import Node
 from rewright.ir.ops import Op
 from rewright.ir.rw_ops import ACTIVATIONS
@@ -121,6 +124,43 @@ def _takes_sdpa(node: Node) -> bool:
     return held.dtype in (torch.bool, query.dtype) and not node.attributes.get("causal", False)
 
 
+@implements(
+    "rw.attention",
+    when=lambda node: attention_kernels.kernel_of(node) == "efficient",
+    by=("eager", "inductor"),
+    device="cuda",
+)
+def efficient_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """Torch's memory-efficient kernel, where it was measured to be the fastest."""
+    return attention_kernels.efficient(query, key, value, mask, scale)
+
+
+@implements(
+    "rw.attention",
+    when=lambda node: attention_kernels.kernel_of(node) == "flash",
+    by=("eager", "inductor"),
+    device="cuda",
+)
+def flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """Torch's flash attention, where it was measured to be the fastest."""
+    return attention_kernels.flash(query, key, value, scale)
+
+
 @implements("rw.attention", when=_takes_sdpa)
 def scaled_dot_product_attention(
     query: Tensor,
@@ -217,6 +257,51 @@ def cudnn_conv_relu(
     """One kernel of cuDNN's, in channels-last memory."""
     given = [*stride], [*padding], [*dilation]
     return conv_kernels.conv_relu(input, weight, bias, residual, *given, groups)
+
+
+def _takes_depthwise(node: Node) -> bool:
+    """Whether the kernel of ours computes it, given channels-last memory."""
+    return has_depthwise_kernel(node, node.graph.device)
+
+
+@implements("rw.conv", when=_takes_depthwise, by=("eager",), device="cuda")
+def depthwise(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    **_: Any,
+) -> Tensor:
+    """One kernel of ours, where the image is in channels-last memory; torch's where it is not."""
+    return depthwise_conv(input, weight, bias, [*stride], [*padding])
+
+
+@implements("rw.conv", when=_takes_depthwise, by=("inductor",), device="cuda")
+def depthwise_in_order(input: Tensor, *args: Any, **named: Any) -> Tensor:
+    """The same, of an image that Inductor brings into that order: what makes it does that."""
+    return depthwise(input.contiguous(memory_format=torch.channels_last), *args, **named)
+
+
+@implements("rw.conv_relu", when=_takes_depthwise, by=("eager",), device="cuda")
+def depthwise_relu(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    **_: Any,
+) -> Tensor:
+    """A ReLU at its end."""
+    return depthwise_conv(input, weight, bias, [*stride], [*padding], relu=True)
+
+
+@implements("rw.conv_relu", when=_takes_depthwise, by=("inductor",), device="cuda")
+def depthwise_relu_in_order(input: Tensor, *args: Any, **named: Any) -> Tensor:
+    """The same, of an image that Inductor brings into order."""
+    return depthwise_relu(input.contiguous(memory_format=torch.channels_last), *args, **named)
 
 
 @implements("rw.rope", when=_one_dtype)

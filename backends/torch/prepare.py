@@ -57,7 +57,7 @@ def prepare(graph: Graph, sources: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if not graph.has_recipes:
         return {}
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), torch._C._DisableAutocast():
         return _shared(_Kitchen(graph, sources).run())
 
 

@@ -26,6 +26,8 @@ from rewright.ir.types import DTYPE_NAMES, ScalarType, TensorType
 
 _PLAIN_TENSORS: Final = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
+_FIXED: Final = "arguments that the compile was not given stay at the model's defaults"
+
 _INSTEAD: Final[Mapping[str, str]] = {
     "ndarray": "convert it with torch.from_numpy({name})",
     "list": "convert it with torch.tensor({name})",
@@ -98,14 +100,17 @@ class Refusal:
         specs |= dict(zip(named.context, children(named), strict=True))
         if len(args) > count:
             raise InputError(
-                f"the program takes {count} positional arguments, got {len(args)}",
-                hint=_pass(specs),
+                f"the program takes {count} positional argument{'s'[: count != 1]}, "
+                f"got {len(args)}",
+                hint=f"{_pass(specs)}; {_FIXED}",
             )
         given = dict(zip(names, args, strict=False))
         for name, value in kwargs.items():
             if name not in specs:
                 raise InputError(
-                    f"there is no argument {name!r}", name=name, hint=did_you_mean(name, specs)
+                    f"there is no argument {name!r}",
+                    name=name,
+                    hint=_known(name, specs),
                 )
             if name in given:
                 raise InputError(f"{name} is given twice", name=name, hint=_pass(specs))
@@ -316,6 +321,11 @@ def same_device(a: torch.device, b: torch.device) -> bool:
 
 def _pass(specs: Mapping[str, Any]) -> str:
     return f"the arguments are {', '.join(specs)}" if specs else "it takes no arguments"
+
+
+def _known(name: str, specs: Mapping[str, Any]) -> str:
+    near = did_you_mean(name, specs)
+    return near if near.endswith("?") else f"{near}; {_FIXED}"
 
 
 def _is_same(value: Any, literal: Any) -> bool:

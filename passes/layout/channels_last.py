@@ -21,6 +21,7 @@ from typing import Any, Final
 import attrs
 
 from rewright.ir.builder import Builder
+from rewright.ir.convolutions import has_depthwise_kernel, innermost
 from rewright.ir.graph import Constant, Graph, Node, Value
 from rewright.ir.types import TensorType
 from rewright.passes.layout.edges import convolutions_of, is_ordered_by_inductor
@@ -77,31 +78,36 @@ class ChannelsLast(Pass):
             memory.convert(region)
         context.reports[self.name] = LayoutReport(
             sum(len(region.convolutions) for region in chosen),
-            sum(not isinstance(value, Constant) for value in memory.made),
+            sum(not isinstance(value, Constant) for value, _ in memory.made),
             sum(region.gain for region in chosen),
             len(regions) - len(chosen),
         )
 
 
 def _edges(graph: Graph) -> LayoutReport:
-    """Lays out what convolutions take from outside, if Inductor will compute them so."""
-    found = convolutions_of(graph) if is_ordered_by_inductor(graph) else []
+    """Lays out what convolutions take from outside, if Inductor will compute them so.
+
+    It computes none of those that a kernel of ours takes, so their weights are, in any case.
+    """
+    found, is_ordered = convolutions_of(graph), is_ordered_by_inductor(graph)
+    if not is_ordered:
+        found = [node for node in found if has_depthwise_kernel(node, graph.device)]
     memory = _Memory(graph)
     for node in found:
         memory.weigh(node)
         image = node.operands[0]
-        if image.is_input and all(is_convolution(user) for user in image.users):
+        if is_ordered and image.is_input and all(is_convolution(user) for user in image.users):
             for user in image.users:
                 memory.enter(user, 0)
-    entries = sum(not isinstance(value, Constant) for value in memory.made)
+    entries = sum(not isinstance(value, Constant) for value, _ in memory.made)
     return LayoutReport(convolutions=len(found), entries=entries)
 
 
 @attrs.define(eq=False)
 class _Memory:
     graph: Graph
-    made: dict[Value, Value] = attrs.field(factory=dict)
-    """What is in channels-last memory, by what it was."""
+    made: dict[tuple[Value, tuple[Any, ...]], Value] = attrs.field(factory=dict)
+    """What is laid out, by what it was and the strides that it has now."""
 
     def convert(self, region: Region) -> None:
         for node, at in region.entries:
@@ -113,14 +119,20 @@ class _Memory:
 
     def enter(self, node: Node, at: int) -> None:
         """Lays out operand number `at` of `node`."""
+        self._put(node, at, channels_last(_shape(node.operands[at])))
+
+    def _put(self, node: Node, at: int, strides: tuple[Any, ...]) -> None:
         value = node.operands[at]
-        node.set_operand(at, self._laid_out(value, node))
+        node.set_operand(at, self._laid_out(value, strides, node))
         if isinstance(value, Constant) and not value.is_source and not value.has_uses:
             self.graph.remove_constant(value)
 
     def weigh(self, node: Node) -> None:
         """Lays out the weight of the convolution `node`."""
-        self.enter(node, node.attributes["weight"].index)
+        at = node.attributes["weight"].index
+        weight = node.operands[at]
+        is_ours = has_depthwise_kernel(node, self.graph.device)
+        self._put(node, at, innermost(_shape(weight)) if is_ours else channels_last(_shape(weight)))
 
     def _returned(self, value: Value) -> None:
         """`value` with contiguous strides where it is returned, along sizes of 1, too.
@@ -138,25 +150,28 @@ class _Memory:
             if returned is value:
                 end.set_operand(at, made)
 
-    def _laid_out(self, value: Value, user: Node) -> Value:
-        if value not in self.made:
-            is_kept = isinstance(value, Constant) and value not in self.graph.targets
-            self.made[value] = self._prepared(value) if is_kept else self._entered(value, user)
-        return self.made[value]
+    def _laid_out(self, value: Value, strides: tuple[Any, ...], user: Node) -> Value:
+        key = value, strides
+        if key not in self.made:
+            if isinstance(value, Constant) and value not in self.graph.targets:
+                self.made[key] = self._prepared(value, strides)
+            else:
+                self.made[key] = self._entered(value, strides, user)
+        return self.made[key]
 
-    def _entered(self, value: Value, user: Node) -> Value:
+    def _entered(self, value: Value, strides: tuple[Any, ...], user: Node) -> Value:
         """`value`, brought into order right behind what makes it."""
         made = value.producer
         behind = iter(self.graph) if made is None else made.following()
         loc = (made or user).loc
         build = Builder(self.graph, next(behind, None), loc=loc.made_by(RULE) if loc else None)
-        return _layout(build, value, _channels_last_of(value))
+        return _layout(build, value, strides)
 
-    def _prepared(self, value: Value) -> Constant:
+    def _prepared(self, value: Value, strides: tuple[Any, ...]) -> Constant:
         """A constant, brought into order before the program runs."""
         assert isinstance(value, Constant)
         source = value if value.is_source else self.graph.recipe(value)
-        recipe = _layout(Builder(self.graph.prepare), source, _channels_last_of(source))
+        recipe = _layout(Builder(self.graph.prepare), source, strides)
         taken, base = self.graph.constants, f"{value.name}.channels_last"
         names = (base, *(f"{base}_{number}" for number in range(1, len(taken) + 2)))
         return self.graph.add_prepared(next(name for name in names if name not in taken), recipe)
@@ -168,9 +183,9 @@ def _layout(build: Builder, value: Value, strides: tuple[Any, ...]) -> Value:
     return made
 
 
-def _channels_last_of(value: Value) -> tuple[Any, ...]:
+def _shape(value: Value) -> tuple[Any, ...]:
     assert isinstance(value.type, TensorType)
-    return channels_last(value.type.shape)
+    return value.type.shape
 
 
 def channels_last(shape: Any) -> tuple[Any, ...]:

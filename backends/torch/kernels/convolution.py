@@ -8,6 +8,7 @@ are traced so.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ _LIBRARY.define(
     "int[] padding, int[] dilation, int groups) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides),
 )
+
+_log: Final = logging.getLogger(__name__)
 
 _refused: Final[set[tuple[object, ...]]] = set()
 """Convolutions that cuDNN turned out to have no such kernel for."""
@@ -62,10 +65,27 @@ def _by_cudnn(
             )
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError:  # "unable to find an engine": which, only a try can tell
-        _refused.add(_key(input, weight, residual, steps))
+    except RuntimeError as error:  # "unable to find an engine": which, only a try can tell
+        _refuse(input, weight, residual, steps, error)
         return _by_torch(input, weight, bias, residual, *steps)
     return made.contiguous(memory_format=order)
+
+
+def _refuse(
+    input: Tensor, weight: Tensor, residual: Tensor | None, steps: Any, error: RuntimeError
+) -> None:
+    """Notes a convolution that cuDNN refused, and says so: once as a warning, then as info."""
+    level = logging.INFO if _refused else logging.WARNING
+    _refused.add(_key(input, weight, residual, steps))
+    stride, padding, dilation, groups = steps
+    _log.log(
+        level,
+        "cuDNN has no kernel of convolution, %s and relu for %s %s by %s (stride %s, padding %s, "
+        "dilation %s, groups %s): torch runs them one by one. %s; further ones are logged at INFO",
+        "bias" if residual is None else "residual",
+        input.dtype, [*input.shape], [*weight.shape], stride, padding, dilation, groups,
+        (str(error).splitlines() or [type(error).__name__])[0],
+    )  # fmt: skip
 
 
 def _key(input: Tensor, weight: Tensor, residual: Tensor | None, steps: Any) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """Kernels for CUDA against their references, and what a compiled program launches."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -82,5 +83,6 @@ def test_a_program_copies_nothing_and_is_right(order):
         program = rewright.compile(net, (x,), torch_backend="inductor")
         kernels = launched(program, x)
         assert apart(program(x), exact) <= 1.2 * apart(plain, exact)
-        moved = [n for n in kernels if "direct_copy" in n or "fused_convolution_" in n]
+        # a kernel named after nothing but a convolution brings its image into another order
+        moved = [n for n in kernels if re.search(r"direct_copy|fused_convolution_\d+$", n)]
         assert len(moved) <= (order is torch.contiguous_format), moved  # the result's own order
