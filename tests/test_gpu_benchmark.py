@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
 from benchmarks import gpu_profile
-from benchmarks.gpu import report, timing, variants
+from benchmarks.gpu import report, timing, together, variants
 from benchmarks.gpu.__main__ import ROOT, options
 from benchmarks.gpu.models import CASES, Place
 
@@ -176,3 +177,38 @@ def test_the_whole_command_measures_resumes_and_prepares(tmp_path):
     assert found["jit"]["cold_s"] > 0
     assert found["jit"]["error"] < 1e-5
     assert found["aot"]["error"] < 1e-5
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from benchmarks.gpu.together import wait_at
+gate, model = Path(sys.argv[1]), sys.argv[2]
+if model == "broken":
+    raise SystemExit(3)
+if model == "late":
+    time.sleep(100)
+wait_at(gate, model)
+with open(gate / "log", "a") as log:
+    log.write(f"{model} begins\\n")
+    log.flush()
+    time.sleep(0.2)
+    log.write(f"{model} ends\\n")
+"""
+
+
+def test_models_get_ready_together_and_are_timed_in_turns(tmp_path):
+    said, places = [], {}
+
+    def start(model, more, left):
+        places[model] = more["CUDA_VISIBLE_DEVICES"]
+        assert 0 < left < 30
+        return subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), model], cwd=ROOT)
+
+    models = ["one", "broken", "two", "late", "three"]
+    deadline = time.monotonic() + 3 * together.PER_MODEL + 5
+    together.run_together(models, ["0", "1"], tmp_path, deadline, start, said.append)
+    assert places == {"one": "0", "broken": "1", "two": "0", "late": "1", "three": "0"}
+    assert sorted(said) == ["late: not ready in time", "one: 0", "three: 0", "two: 0"]
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines == [f"{m} {did}" for m in ("one", "two", "three") for did in ("begins", "ends")]

@@ -3,6 +3,7 @@
     python -m benchmarks.gpu --out results/today                      # everything
     python -m benchmarks.gpu --out R --prepare 14                     # compile, 14 at a time
     python -m benchmarks.gpu --out R --time-box 540                   # measure; may be repeated
+    python -m benchmarks.gpu --out R --together                       # several GPUs, little time
     python -m benchmarks.gpu --out R bert-b1x128 --variants inductor-ro \\
         --ours "new:jit:optimization_level=3,torch_backend=inductor,cuda_graphs=on" --again
     python -m benchmarks.gpu --device cpu --tiny                      # tries the benchmark itself
@@ -19,17 +20,20 @@ the seconds are those of a busy machine, and are recorded with N.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import report
+from benchmarks.gpu.together import run_together, wait_at
 from benchmarks.gpu.variants import DEFAULT, OURS, TORCHS, Variant, chosen
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +57,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--tiny", action="store_true", help="models of one layer")
     add("--again", action="store_true", help="measure what was measured before, too")
     add("--prepare", type=int, metavar="N", help="only compile, N at a time")
+    add("--together", action="store_true", help="get all models ready at once, on all GPUs")
     add("--merge", action="store_true", help="only write the tables")
     add("--work", nargs="+", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -86,6 +91,8 @@ def main() -> None:
     deadline = time.monotonic() + given.time_box
     if given.prepare:
         _prepare(given, models, variants, deadline)
+    elif given.together:
+        _measure_together(given, models, variants, deadline)
     elif not given.merge:
         _measure(given, models, variants, deadline)
     merged = report.merge(given.out, CASES)
@@ -107,15 +114,54 @@ def _environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", **more}
 
 
-def _measure(
-    given: argparse.Namespace, models: Sequence[str], variants: Sequence[Variant], deadline: float
-) -> None:
+def _open(
+    given: argparse.Namespace, models: Sequence[str], variants: Sequence[Variant]
+) -> Iterator[str]:
+    """The models that are still to be measured."""
     for model in models:
         known = report.read(given.out, model)
         done = all(report.is_done(known, v.name, v.settings) for v in variants)
         if done and not given.again:
             print(f"{model}: measured before", flush=True)
-            continue
+        else:
+            yield model
+
+
+def _measure_together(
+    given: argparse.Namespace, models: Sequence[str], variants: Sequence[Variant], deadline: float
+) -> None:
+    logs = given.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as gate:
+
+        def start(model: str, more: Mapping[str, str], left: float) -> subprocess.Popen[bytes]:
+            with (logs / f"{model}.log").open("wb") as log:
+                command = _command(given, "time", model, f"{left - 5:.0f}", gate)
+                more = {**more, "OMP_NUM_THREADS": "2", "TORCHINDUCTOR_COMPILE_THREADS": "2"}
+                return subprocess.Popen(
+                    command, cwd=ROOT, env=_environment(**more), stdout=log, stderr=log
+                )
+
+        run_together(
+            [*_open(given, models, variants)], _gpus(given.device), Path(gate),
+            min(deadline, time.monotonic() + 1e6), start, lambda text: print(text, flush=True),
+        )  # fmt: skip
+
+
+def _gpus(device: str) -> list[str]:
+    """Values of CUDA_VISIBLE_DEVICES, one for each GPU."""
+    if device != "cuda":
+        return [""]
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",") if given else [str(i) for i in range(torch.cuda.device_count())]
+
+
+def _measure(
+    given: argparse.Namespace, models: Sequence[str], variants: Sequence[Variant], deadline: float
+) -> None:
+    for model in _open(given, models, variants):
         left = deadline - time.monotonic()
         if left < 20:
             print(f"{model}: no time left", flush=True)
@@ -196,8 +242,9 @@ def _work(given: argparse.Namespace) -> None:
         _compile(given, model, next(v for v in variants if v.name == name), place, plan)
         return
     deadline = time.monotonic() + float(rest[0])
+    gate = functools.partial(wait_at, Path(rest[1]), model) if len(rest) > 1 else None
     rows = measure(
-        CASES[model], variants, place, plan, lambda text: print(text, flush=True), deadline
+        CASES[model], variants, place, plan, lambda text: print(text, flush=True), deadline, gate
     )
     about = machine(place)
     for row in rows.values():

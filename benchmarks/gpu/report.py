@@ -100,7 +100,8 @@ def summary(found: Mapping[str, Result]) -> dict[str, Any]:
 # --------------------------------------------------------------------------- the table
 
 
-def _number(value: float | None, form: str = ".3f") -> str:
+def number(value: float | None, form: str = ".3f") -> str:
+    """A cell; empty for None."""
     return "" if value is None else format(value, form)
 
 
@@ -108,7 +109,7 @@ def _cell(rows: Mapping[str, Row], name: str) -> str:
     row = rows.get(name, {})
     if "error_text" in row:
         return "failed"
-    return _number(row.get("ms"))
+    return number(row.get("ms"))
 
 
 def table(found: Mapping[str, Result]) -> str:
@@ -125,19 +126,19 @@ def table(found: Mapping[str, Result]) -> str:
         rows = result["rows"]
         other = best(rows, lambda row: row.get("inductor")) or ""
         cells = [model, *(_cell(rows, name) for name in names), other]
-        lines.append([*cells, *(_number(ratio(rows, name), ".2f") for name in mine)])
+        lines.append([*cells, *(number(ratio(rows, name), ".2f") for name in mine)])
     means = summary(found)
     gap = [""] * (len(names) + 1)
-    tail = [_number(means[name]["geometric_mean"], ".3f") for name in mine]
+    tail = [number(means[name]["geometric_mean"], ".3f") for name in mine]
     lines.append(["geometric mean", *gap, *tail])
     parts.append(
         "Milliseconds per call (median over rounds), and how many times as fast as Inductor's best "
-        "mode of the same model.\n\n" + _markdown(head, lines)
+        "mode of the same model.\n\n" + markdown(head, lines)
     )
     whole = means["best of ours"]
     parts.append(
-        f"Best of ours: geometric mean {_number(whole['geometric_mean'])}, without its best model "
-        f"{_number(whole['without_the_best'])}, least {_number(whole['least'])}, over "
+        f"Best of ours: geometric mean {number(whole['geometric_mean'])}, without its best model "
+        f"{number(whole['without_the_best'])}, least {number(whole['least'])}, over "
         f"{whole['models']} models."
     )
     for title, key, form in (
@@ -148,10 +149,10 @@ def table(found: Mapping[str, Result]) -> str:
         ("Peak of allocated memory, MiB", "peak_allocated_mb", ".0f"),
     ):
         lines = [
-            [model, *(_number(result["rows"].get(name, {}).get(key), form) for name in names)]
+            [model, *(number(result["rows"].get(name, {}).get(key), form) for name in names)]
             for model, result in found.items()
         ]
-        parts.append(f"{title}\n\n" + _markdown(["model", *names], lines))
+        parts.append(f"{title}\n\n" + markdown(["model", *names], lines))
     failed = [
         f"* {model}, {name}: {row['error_text']}"
         for model, result in found.items()
@@ -175,6 +176,7 @@ def _machines(found: Mapping[str, Result]) -> str:
     return "\n".join([*lines, f"{dates[0]} to {dates[-1]}"])
 
 
-def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table, numbers to the right."""
     rule = ["---", *("---:" for _ in head[1:])]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))

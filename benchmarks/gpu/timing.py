@@ -83,7 +83,7 @@ def reference(case: Case, place: Place, model: nn.Module, inputs: Sequence[Input
     wide.load_state_dict(model.state_dict())
     for (_, target), (_, source) in zip(wide.named_buffers(), model.named_buffers(), strict=True):
         target.copy_(source)
-    with _exact_float32():
+    with exact_float32():
         results = []
         for given in inputs:
             _reset(case, wide)
@@ -92,7 +92,8 @@ def reference(case: Case, place: Place, model: nn.Module, inputs: Sequence[Input
 
 
 @contextlib.contextmanager
-def _exact_float32() -> Iterator[None]:
+def exact_float32() -> Iterator[None]:
+    """Without TF32."""
     allowed = torch.backends.cuda.matmul.allow_tf32
     cudnn = torch.backends.cudnn
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -198,8 +199,12 @@ def latency_ms(place: Place, run: Run, given: Inputs) -> float:
 def measure(
     case: Case, variants: Sequence[Variant], place: Place, plan: Plan,
     say: Callable[[str], None], deadline: float = float("inf"),
+    gate: Callable[[], None] | None = None,
 ) -> dict[str, Row]:  # fmt: skip
-    """The rows of a model's variants; one that fails has its error as its row."""
+    """The rows of a model's variants; one that fails has its error as its row.
+
+    All is ready when `gate` is called; it comes back when the machine is quiet.
+    """
     torch._dynamo.config.recompile_limit = 256  # each variant compiles the same code again
     model, inputs = model_of(case, place), inputs_of(case, place)
     with torch.no_grad():
@@ -222,6 +227,8 @@ def measure(
             made.row["error"] = error_of(results, expected)
             say(f"  {variant.name}: {made.row['first_call_s']:.1f} s, {made.row['error']:.2e}")
             ready.append(made)
+        if gate is not None:
+            gate()
         _rounds(case, ready, place, inputs, plan)
     rows.update({made.variant.name: _summary(made) for made in ready})
     return rows

@@ -1,0 +1,1 @@
+"""Stable Diffusion end to end: ``python -m benchmarks.stable_diffusion --help``."""
