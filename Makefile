@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.rewright-setup
+STAMP_DOCS := $(VENV)/.rewright-setup-docs
 
-.PHONY: help setup demo test test-all lint types imports format clean
+.PHONY: help setup demo test test-all lint types imports docs format clean
 
 help:
 	@echo 'make demo      compile a small model both ways and show what happened'
@@ -14,6 +15,7 @@ help:
 	@echo 'make lint      ruff: lint and format'
 	@echo 'make types     mypy'
 	@echo 'make imports   import-linter: which part may import which'
+	@echo 'make docs      the documentation as a site, in build/site'
 	@echo 'make format    let ruff rewrite the files'
 	@echo 'make setup     only create $(VENV)'
 	@echo 'make clean     remove what was built, and caches'
@@ -47,6 +49,14 @@ types: $(STAMP)
 
 imports: $(STAMP)
 	$(BIN)/lint-imports --no-cache
+
+# What only the site needs is installed here, so that `make test` need not wait for it.
+$(STAMP_DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[docs]'
+	@touch $@
+
+docs: $(STAMP_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

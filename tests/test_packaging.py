@@ -70,6 +70,8 @@ def test_part_is_refused_under_its_short_name(part):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_module_imports_under_its_full_name(module):
+    if module.endswith("_triton"):  # a kernel; imported where it is launched first
+        pytest.importorskip("triton")
     assert import_module(module).__name__ == module
 
 
