@@ -10,9 +10,9 @@ here looks at a number, but for those that the program brings along (``kind`` ``
 What a recipe gives is kept in memory beside its sources. Therefore a node stays where it is if
 
 * its result would be much larger than the sources that it is made from (``expand``): `max_growth`;
-* it is made from no source at all (``full``, ``arange``, ``eye``, and masks made from them): its
-  formula says more than its numbers, and costs little. With `generated` it is folded, too, as far
-  as `small` allows;
+* it is made from no source at all (``full``, ``arange``, ``eye``, and masks made from them) in few
+  steps: its formula says more than its numbers, and costs little. A longer one, or any with
+  `generated`, is folded as far as `small` allows;
 * together with all others it would take more than `max_growth` times the memory of the sources.
 
 Random nodes, nodes with effects, sizes that depend on data, and what only torch understands stay;
@@ -47,6 +47,9 @@ _STAYS: Final = frozenset(
 _NARROW: Final = frozenset({torch.float16, torch.bfloat16, torch.complex32})
 """The dtypes that recipes compute in a wider one."""
 
+_MANY: Final = 1 << 10
+"""Steps are not counted any further."""
+
 _HASHED: Final = 1 << 26
 """Constants of more bytes are not compared with one another."""
 
@@ -62,6 +65,7 @@ class FoldConstants(Pass):
         max_bytes: no prepared constant is larger.
         generated: whether what is made from no source is folded, too, where it is `small`.
         doubles: whether that is done where it is computed in f64, which no engine can.
+        steps: it is also done where it takes more nodes that compute than this.
     """
 
     max_growth: float = 2.0
@@ -69,6 +73,7 @@ class FoldConstants(Pass):
     max_bytes: int = 1 << 31
     generated: bool = False
     doubles: bool = False
+    steps: int = 8
 
     def run(self, graph: Graph, context: PassContext) -> None:
         """Folds the constants of `graph`; those of its regions are given to them from outside."""
@@ -126,10 +131,12 @@ class _Known:
         sources: what it is made from; none where it is generated.
         is_rounded: whether a recipe has rounded it wherever the program has: a recipe computes in
             f32 what the program computes in a 16-bit dtype, and rounds its end.
+        steps: how many nodes compute it, counted again for each use; many are not told apart.
     """
 
     sources: frozenset[Constant] = frozenset()
     is_rounded: bool = True
+    steps: int = 0
 
 
 @attrs.define(eq=False)
@@ -178,8 +185,9 @@ class _Folding:
         if node.op.has(Trait.MOVEMENT):
             is_rounded = all(item.is_rounded for item in made)
         sources = frozenset().union(*(item.sources for item in made))
+        steps = sum(item.steps for item in made) + (not node.op.has(Trait.MOVEMENT))
         for value in node.results:
-            self.known[value] = _Known(sources, is_rounded)
+            self.known[value] = _Known(sources, is_rounded, min(steps, _MANY))
 
     # -- what is
 
@@ -209,7 +217,8 @@ class _Folding:
         sources = self.known[node.results[0]].sources
         dtypes = map(_dtype, (*node.operands, *node.results))
         is_double = self.options.doubles and torch.float64 in dtypes
-        if not sources and not (self.options.generated or is_double):
+        is_long = self.known[node.results[0]].steps > self.options.steps
+        if not sources and not (self.options.generated or is_double or is_long):
             return False
         allowed = self.options.max_growth * _bytes_of(sources)
         if not node.op.has(Trait.MOVEMENT):
