@@ -210,7 +210,10 @@ def _failure(emitted: Emitted, log: tuple[str, ...], stop: Stop) -> EngineError:
         return _stopped(emitted)
     if any(word in text.lower() for text in log for word in _NO_MEMORY):
         return _no_memory(emitted, log)
-    hint = "layers are named by module path, node and op: the text names the one at fault"
+    hint = (
+        "layers are named by module path, node and op: leave the one that the text names in Torch, "
+        "by torch_executed_nodes or torch_executed_ops"
+    )
     if emitted.net.naming is not None and any("CUDA_SUCCESS" in text for text in log):
         hint = NEEDS_DRIVER
     return EngineError(

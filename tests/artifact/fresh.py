@@ -19,7 +19,11 @@ from rewright.demo_models import MODELS
 from tests.artifact.zoo import CASES
 from tests.conftest import ROOT
 
-NEW_EXPORT = torch.__version__ >= "2.12"  # before, the dynamic sequence of a llama is refused
+_REFUSED = (
+    {} if torch.__version__ >= "2.12" else {"cpu": ("llama",), "cuda": ("llama", "bert", "unet")}
+)
+"""Models whose numbers of tokens torch 2.11 can't export as sizes that vary, by device: the fused
+attention of CUDA wants multiples of eight there."""
 
 NAMES = (*MODELS, "perceptron", "tied", "folding")
 """The demo models, which have sizes that vary, and others with what an artifact must keep."""
@@ -36,11 +40,16 @@ class Place:
     cuda_graphs: str
 
 
-def shapes(name: str) -> Iterator[tuple[Tensor, ...]]:
+def varies(name: str, device: str = "cpu") -> bool:
+    """Whether a demo model is exported with sizes that vary."""
+    return name not in _REFUSED.get(device, ())
+
+
+def shapes(name: str, device: str = "cpu") -> Iterator[tuple[Tensor, ...]]:
     """Example arguments of a demo model, of several sizes within its ranges."""
     inputs = MODELS[name].inputs()
     yield inputs
-    if not NEW_EXPORT and name == "llama":
+    if not varies(name, device):
         return
     first, *others = inputs
     for batch, tokens in ((1, 8), (3, 17)):
@@ -54,12 +63,14 @@ def shapes(name: str) -> Iterator[tuple[Tensor, ...]]:
             ]
 
 
-def _model(name: str) -> tuple[nn.Module, Any, list[tuple[Tensor, ...]], Mapping[str, Any]]:
+def _model(
+    name: str, device: str
+) -> tuple[nn.Module, Any, list[tuple[Tensor, ...]], Mapping[str, Any]]:
     """A model in eval mode on the CPU, its sizes that vary, arguments, and settings."""
     if name in MODELS:
         demo = MODELS[name]
-        dynamic = demo.dynamic_shapes if NEW_EXPORT or name != "llama" else None
-        return demo.build(), dynamic, [*shapes(name)], {}
+        dynamic = demo.dynamic_shapes if varies(name, device) else None
+        return demo.build(), dynamic, [*shapes(name, device)], {}
     case = CASES[name]
     torch.manual_seed(0)
     model, first = case.model().eval(), case.args()
@@ -85,7 +96,7 @@ def save(name: str, place: Place, folder: Path) -> None:
     Raises:
         ImportError: the library of the model is not here.
     """
-    model, dynamic, given, settings = _model(name)
+    model, dynamic, given, settings = _model(name, place.device)
     model = model.to(place.device).requires_grad_(False)
     given = [tuple(arg.to(place.device) for arg in args) for args in given]
     with torch.no_grad():

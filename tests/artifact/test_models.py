@@ -12,7 +12,7 @@ import rewright
 from rewright.demo_models import MODELS
 from rewright.errors import EngineError, FallbackWarning
 from rewright.testing import evaluate
-from tests.artifact.fresh import CALLS, NAMES, NEW_EXPORT, Place, in_fresh_process, save, shapes
+from tests.artifact.fresh import CALLS, NAMES, Place, in_fresh_process, save, shapes, varies
 from tests.artifact.zoo import CASES, Pair, Scores, assert_equal, leaves
 from tests.conftest import ROOT
 
@@ -52,7 +52,7 @@ def demos(tmp_path_factory):
     """A folder with the demo models as programs, and what they give."""
     folder = tmp_path_factory.mktemp("demos")
     for name, model in MODELS.items():
-        dynamic = model.dynamic_shapes if NEW_EXPORT or name != "llama" else None
+        dynamic = model.dynamic_shapes if varies(name) else None
         with torch.no_grad():
             exported = torch.export.export(
                 model.build(), model.inputs(), dynamic_shapes=dynamic, strict=False

@@ -18,7 +18,7 @@ import rewright
 from rewright.backends.tensorrt.library import FLAVORS
 from rewright.demo_models import MODELS
 from rewright.errors import EngineError, InputError, UnsupportedError
-from tests.artifact.fresh import NEW_EXPORT, without_tf32
+from tests.artifact.fresh import varies, without_tf32
 
 BANNED = ("rewright", "transformers", "diffusers", "tests")
 """What a process needs none of."""
@@ -96,7 +96,7 @@ def save_demo(name: str, folder: Path, device: str) -> int:
     """A demo model as .pt2, at three sizes if it has some, and as TorchScript; how many calls."""
     folder.mkdir()
     model = MODELS[name]
-    is_dynamic = NEW_EXPORT or name != "llama"
+    is_dynamic = varies(name, device)
     sizes = [(5, 17), (1, 8)] if is_dynamic else []
     inputs, *others = (
         tuple(item.to(device) for item in given)
