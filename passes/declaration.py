@@ -146,7 +146,14 @@ def _names_in_order(cls: type) -> list[str]:
 def _read(method: Callable[..., Any]) -> Spelling:
     variables = _variables(method)
     with interpreting(_Describing()):
-        returned = method(**variables)
+        try:
+            returned = method(**variables)
+        except (AttributeError, TypeError) as error:  # torch's functions and methods raise these
+            raise RuleError(
+                f"`{method.__name__}` can't be read: {error}",
+                hint="a pattern is made of ops, as aten.relu(x), and of Python's operators: "
+                "functions and methods of torch take tensors, and a variable is none",
+            ) from error
     several = isinstance(returned, tuple | list)
     roots = tuple(returned) if several else (returned,)
     spelling = Spelling(method.__name__, variables, tuple(_root(root) for root in roots))

@@ -27,8 +27,8 @@ from typing import Any, Final, Protocol
 
 import torch
 
-from rewright.errors import RuleError, UnsupportedError
-from rewright.ir.ops import Op, get_op
+from rewright.errors import RuleError, UnsupportedError, did_you_mean
+from rewright.ir.ops import Op, get_op, known_ops
 from rewright.passes.facts import Size
 
 # --------------------------------------------------------------------------- what a call means
@@ -98,8 +98,8 @@ class OpCall:
         """
         try:
             return get_op(self._name)
-        except UnsupportedError as error:
-            raise RuleError(f"there is no op {self._name}", hint=_overloads(self._name)) from error
+        except UnsupportedError:
+            raise RuleError(f"there is no op {self._name}", hint=_overloads(self._name)) from None
 
     def __repr__(self) -> str:
         return self._name
@@ -119,8 +119,16 @@ def _overloads(name: str) -> str:
     namespace, packet = name.split(".")[:2]
     found = getattr(getattr(torch.ops, namespace), packet, None)
     if found is None or namespace == "rw":
-        return f"import the library that registers {name} before the rule is declared"
+        known = {op.name for op in known_ops()} | set(_torch_names(namespace))
+        imported = f"import the library that registers {name} before the rule is declared"
+        return did_you_mean(name, known, otherwise=imported)
     return f"write one of {', '.join(_overload_names(namespace, packet, found))}"
+
+
+def _torch_names(namespace: str) -> list[str]:
+    """What torch has under `namespace`, without overloads: ``aten.relu``."""
+    names = (name.split(".")[0] for name in torch._C._dispatch_get_all_op_names())
+    return [name.replace("::", ".") for name in names if name.startswith(f"{namespace}::")]
 
 
 def _overload_names(namespace: str, packet: str, found: Any) -> list[str]:

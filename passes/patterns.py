@@ -124,6 +124,12 @@ class NodePattern(Pattern):
             )
         return iter([ResultPattern(self, index) for index in range(count)])
 
+    def __bool__(self) -> bool:
+        raise RuleError(
+            f"{self!r} is neither true nor false: a pattern is described once, for all graphs",
+            hint="ask in `where`, offer both by either(...), or add a method `pattern_<name>`",
+        )
+
     def __repr__(self) -> str:
         name = self.op.name if isinstance(self.op, Op) else repr(self.op)
         parts = [repr(item) for item in self.args.values()] + [f"**{self.rest}"] * bool(self.rest)

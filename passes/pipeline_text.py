@@ -285,7 +285,9 @@ def _read_step(reader: _Reader) -> tuple[Step, ...]:
     try:
         cls = get_pass(name.text)
     except PassError as error:
-        raise reader.error(error.message, name, error.hint) from error.__cause__
+        # Two passes of one name: the text is not to blame, and where they stand has to be said.
+        places = f": {error.where}" if error.where else ""
+        raise reader.error(f"{error.message}{places}", name, error.hint) from error.__cause__
     given = _read_options(reader, cls.name, option_types(cls))
     return (_make(reader, name, cls, given),)
 

@@ -61,6 +61,12 @@ _BUILTIN: Final = (
 )
 """The modules that register our own passes."""
 
+HOW_TO_KNOW: Final = (
+    "`rewright passes` lists what is known; what is yours is known once its file is imported "
+    "(rewright opt: --load FILE)"
+)
+"""A hint for the name of a pass or rule that nothing is like."""
+
 _lock: Final = threading.RLock()
 _passes: Final[dict[str, type[Pass]]] = {}
 
@@ -137,7 +143,9 @@ def get_pass(name: str) -> type[Pass]:
     if name not in _passes:
         known = {*_passes, *(entry.name for entry in _entries(tuple(sys.path))), REPEAT}
         raise PassError(
-            f"there is no pass {name!r}", pass_name=name, hint=did_you_mean(name, known)
+            f"there is no pass {name!r}",
+            pass_name=name,
+            hint=did_you_mean(name, known, otherwise=HOW_TO_KNOW),
         )
     return _passes[name]
 

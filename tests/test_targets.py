@@ -303,3 +303,10 @@ def test_settings_about_engines_need_engines(monkeypatch):
         resolved(given, "cuda:0")
     with pytest.raises(SettingsError, match="the target 'cuda' runs all in Torch"):
         Settings(target="cuda", min_block_size=4)
+
+
+def test_a_module_that_is_not_there_is_warned_of(net, caplog):
+    compiled(net, torch_executed_modules=["dwon", "up"])
+    (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "torch_executed_modules has 'dwon', and no module in @main is called so" in line
+    assert "did you mean 'down'" in line

@@ -12,7 +12,7 @@ from rewright.ir.graph import Graph
 from rewright.passes.driver import explain
 from rewright.passes.instruments.protocol import Instrument, PassRun
 from rewright.passes.manager import Pass, Pipeline
-from rewright.passes.registry import all_rules
+from rewright.passes.registry import HOW_TO_KNOW, all_rules
 from rewright.passes.rule import Rule
 
 
@@ -45,7 +45,7 @@ class Explain(Instrument):
             raise SettingsError(
                 f"there is no rule {self.name!r} to explain",
                 setting="explain",
-                hint=did_you_mean(self.name, rules),
+                hint=did_you_mean(self.name, rules, otherwise=HOW_TO_KNOW),
             )
         self._write(f"rule {self.name}, which no pass of the pipeline has")
         self._explain(run.graph, rules[self.name])

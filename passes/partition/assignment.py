@@ -7,6 +7,7 @@ don't count for the size of a segment, and later follow those who use them.
 from __future__ import annotations
 
 import fnmatch
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -19,6 +20,8 @@ from rewright.ir.ops import SCALAR, SEGMENT, Op, Trait, known_ops
 from rewright.ir.types import TensorType
 from rewright.passes.partition.backend import TORCH, SegmentBackend
 from rewright.passes.partition.doubles import double_reason
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -41,6 +44,9 @@ class Overrides:
     def check(self, graph: Graph) -> None:
         """Refuses what matches nothing at all, for that is a slip of the pen.
 
+        A module that is not here is only warned of, in the log: just in time it may be in another
+        graph of the same model.
+
         Raises:
             PassError: no op is called so; no node of `graph` is.
         """
@@ -60,6 +66,18 @@ class Overrides:
                         f"{self.prefix}_nodes has {name!r}, and no node is called so",
                         hint=did_you_mean(name.removeprefix("%"), sorted(known)),
                     )
+        self._warn_of_modules(graph)
+
+    def _warn_of_modules(self, graph: Graph) -> None:
+        known = {node.loc.module for node in graph if node.loc} if self.modules else set()
+        modules = sorted({path for module in known for path in _ancestors(module)})
+        for pattern in self.modules:
+            if not fnmatch.filter(modules, pattern):
+                name, meant = f"{self.prefix}_modules", did_you_mean(pattern, modules)
+                _LOG.warning(
+                    "%s has %r, and no module in @%s is called so%s",
+                    name, pattern, graph.name, f": {meant}" if meant else "",
+                )  # fmt: skip
 
     def reason(self, node: Node) -> str | None:
         """Why the user has `node` in torch; None if not."""

@@ -54,7 +54,7 @@ from rewright.passes.proof.precision import (
     run,
 )
 from rewright.passes.proof.sampling import Sampler
-from rewright.passes.rule import FAST_MATH, REFOLD, Rule
+from rewright.passes.rule import FAST_MATH, REFOLD, Rule, is_rule
 from rewright.passes.variables import Pattern
 
 INSTANCES: Final = 24
@@ -122,6 +122,13 @@ def prove(rule: type[Rule], *, instances: int = INSTANCES, seed: int = 0) -> Pro
             shown right: too few examples fire, an alternative was never taken, or a guard never
             refused.
     """
+    if not is_rule(rule):
+        raise RuleError(
+            f"{rule.__name__} has no `pattern`, so there is nothing to prove",
+            rule=rule.__name__,
+            where=rule.location or rule.__module__,
+            hint=f"its methods are {', '.join(n for n in vars(rule) if not n.startswith('_'))}",
+        )
     with one_thread():
         return _Prover(rule, instances, seed).run()
 
