@@ -57,6 +57,7 @@ $(STAMP_DOCS): $(STAMP)
 
 docs: $(STAMP_DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'build/site/index.html; for the search, too: $(BIN)/python -m http.server -d build/site'
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

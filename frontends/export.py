@@ -8,8 +8,9 @@ no weight is copied: sources share the memory of its state dict.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.export.graph_signature import (
@@ -65,7 +66,9 @@ def export(
     if not isinstance(model, torch.nn.Module):
         raise FrontendError(
             f"expected a torch.nn.Module, not {type(model).__name__}",
-            hint="put a function into the forward of a module",
+            hint="rewright.compile_exported(exported) takes it"
+            if isinstance(model, torch.export.ExportedProgram)
+            else "put a function into the forward of a module",
         )
     if not isinstance(args, tuple):
         raise FrontendError(
@@ -80,12 +83,47 @@ def export(
         with torch.no_grad():
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:
-        first = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        raise FrontendError(
-            f"torch.export can't export the model: {first}",
-            hint="torch's own error is the cause of this one; torch.compile(model, "
-            'backend="rewright") takes what can\'t be exported whole',
-        ) from error
+        first, hint = _why_not(error)
+        raise FrontendError(f"torch.export can't export the model: {first}", hint=hint) from error
+
+
+_ADVICE: Final = (
+    (
+        r"You marked (?P<size>.+?) as dynamic but your code specialized it to be a constant "
+        r"\((?P<value>[01])\)",
+        "a size that is {value} in the example arguments can't vary: give examples where it is 2",
+    ),
+    (
+        r"You marked (?P<size>.+?) as dynamic but your code specialized it to be a constant "
+        r"\((?P<value>\d+)\)",
+        "the model works where {size} is {value} only: leave it out of dynamic_shapes",
+    ),
+    (
+        r"(?P<value>\d+) not in range \[",
+        "the sizes of the example arguments must be in the ranges of dynamic_shapes",
+    ),
+    (r"missing a required argument: '(?P<name>\w+)'", "give {name} in args or kwargs"),
+    (
+        r"#dynamic-shapes-validation",
+        "dynamic_shapes has the structure of the arguments: ({{0: batch}},), or names to these",
+    ),
+)
+"""Patterns of torch's message, and what to do; the first that fits says it."""
+
+
+def _why_not(error: Exception) -> tuple[str, str]:
+    """What torch.export says, on one line, and a hint."""
+    text = str(error)
+    line = f"{type(error).__name__}: {text}".strip().splitlines()[0]
+    for pattern, advice in _ADVICE:
+        found = re.search(pattern, text)
+        if found is not None:
+            told = line if found[0] in line else f"{line.split('!')[0]}: {found[0]}"
+            return told, advice.format(**found.groupdict())
+    return line, (
+        "torch's own error is the cause of this one; torch.compile(model, "
+        'backend="rewright") takes what can\'t be exported whole'
+    )
 
 
 def import_exported(

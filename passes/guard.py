@@ -41,11 +41,23 @@ def ask_users(match: Match, shared: Set[Node], alone: Sequence[Value]) -> NoMatc
     for value in (*inside, *alone):
         if any(use.node not in matched for use in value.uses):
             return NoMatch("{0} has {1}", Shown(value), _Uses(value))
+    # relu(x) * relu(x) is relu(g) * u, too, but one of the two is what the other is made of: the
+    # replacement would compute it once more, and it would stay.
+    bound = {part for item in match.bound.values() for part in _values(item)}
+    for value in inside:
+        if value in bound:
+            return NoMatch("{0} would stay, for it is an operand of the match, too", Shown(value))
     for node in match.nodes:
         for symbol, info in node.graph.symbols.items():
             if info.binding.owner is node:
                 return NoMatch("{0} gives the size {1}", Shown(node.results[0]), symbol)
     return None
+
+
+def _values(item: Any) -> tuple[Value, ...]:
+    """The values that a variable is bound to."""
+    parts = item if isinstance(item, tuple | list) else (item,)
+    return tuple(part for part in parts if isinstance(part, Value))
 
 
 class _Uses:

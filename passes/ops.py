@@ -54,6 +54,11 @@ def interpreting(interpretation: Interpretation) -> Iterator[None]:
         _current.reset(token)
 
 
+def is_interpreting() -> bool:
+    """Whether a method of a rule is running in this thread."""
+    return _current.get() is not None
+
+
 def call(op: Op | str, *args: Any, **kwargs: Any) -> Any:
     """``op(*args, **kwargs)``, as the method of a rule that is running now means it.
 

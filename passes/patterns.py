@@ -32,7 +32,7 @@ import attrs
 
 from rewright.errors import RuleError
 from rewright.ir.ops import Op, Trait, freeze
-from rewright.passes.ops import OpCall, call
+from rewright.passes.ops import OpCall, call, is_interpreting
 from rewright.passes.variables import REST_KEY, Many, Pattern, Rest, Variable, as_tuple
 
 
@@ -125,6 +125,8 @@ class NodePattern(Pattern):
         return iter([ResultPattern(self, index) for index in range(count)])
 
     def __bool__(self) -> bool:
+        if not is_interpreting():  # whoever works on patterns may ask whether there is one
+            return True
         raise RuleError(
             f"{self!r} is neither true nor false: a pattern is described once, for all graphs",
             hint="ask in `where`, offer both by either(...), or add a method `pattern_<name>`",

@@ -49,6 +49,10 @@ def test_ls(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows[0].split()[1:3] == _shown(store, "c").split()
 
 
+def test_without_a_command_it_lists(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(capsys) == _run(capsys, "ls")
+
+
 def test_ls_shows_damage(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     (store.folder / f"{KEYS['a']}.entry").write_bytes(b"x" * 200)
     assert "damaged: it does not start like one" in _run(capsys, "ls")
@@ -100,7 +104,7 @@ def test_rm_refuses_what_is_not_clear(store: Store, capsys: pytest.CaptureFixtur
     assert _kept(store) == "abc", "nothing is removed where anything is wrong"
 
 
-@pytest.mark.parametrize("argv", [[], ["rm"], ["rm", "--all", "ab"], ["list"], ["ls", "x"]])
+@pytest.mark.parametrize("argv", [["rm"], ["rm", "--all", "ab"], ["list"], ["ls", "x"]])
 def test_usage(argv: list[str], store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["cache", *argv])

@@ -109,6 +109,14 @@ def test_settings_as_json(capsys):
     assert [row["name"] for row in rows] == [row.name for row in Settings.describe()]
 
 
+def test_settings_by_name(capsys):
+    assert cli.main(["settings", "--json", "target", "precision"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == ["target", "precision"]
+    assert cli.main(["settings", "precison"]) == 2
+    assert "did you mean 'precision'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
 def test_every_command_has_help_with_an_example(name):
     parser = cli.COMMANDS[name].make_parser()

@@ -114,6 +114,15 @@ def test_settings_are_read():
             parse_settings(texts)
 
 
+def test_a_setting_that_is_given_like_an_option(saved, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["compile", "m.pt2", "-o", "m.rw", "--optimization-level=3"])
+    assert caught.value.code == 2
+    assert "--set optimization_level=VALUE" in capsys.readouterr().err
+    assert cli.main(["compile", str(saved), "-o", str(saved.with_name("again.rw"))]) == 2
+    assert "rewright inspect" in capsys.readouterr().err
+
+
 def test_run_draws_inputs_that_fit(saved, capsys):
     assert cli.main(["run", str(saved), "--random", "--size", "s0=3", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

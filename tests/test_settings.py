@@ -122,6 +122,14 @@ def test_from_options_refuses_an_unknown_name_with_the_nearest_one():
     assert caught.value.hint == "did you mean 'torch_backend'?"
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"), [("mode", "torch_backend='inductor'"), ("options", r"\*\*options")]
+)
+def test_what_only_torch_compile_takes_is_no_setting(name, hint):
+    with pytest.raises(SettingsError, match=f"(?s)no setting '{name}'.*{hint}"):
+        Settings.from_options({name: "reduce-overhead"})
+
+
 def test_from_mode_stands_for_what_torch_says():
     theirs = torch._inductor.list_mode_options()
     for mode in ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"):

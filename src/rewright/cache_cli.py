@@ -27,11 +27,13 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of the command."""
     made = argparse.ArgumentParser(
         prog="rewright cache",
-        description="List and remove what is kept of earlier compiles: built engines.",
+        description="List and remove what is kept of earlier compiles: built engines. Without "
+        "a command, list it.",
         epilog="example: rewright cache rm --all. REWRIGHT_CACHE_DIR names the folder, "
         "REWRIGHT_CACHE_SIZE the limit (10G by default, 0: nothing is kept).",
     )
-    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    made.set_defaults(run=_ls, usage=made, json=False)
+    commands = made.add_subparsers(metavar="COMMAND")
     ls = commands.add_parser("ls", help="list the entries, the one used last first")
     rm = commands.add_parser("rm", help="remove entries")
     rm.add_argument("keys", metavar="KEY", nargs="*", help="the first digits of a key")

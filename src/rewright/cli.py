@@ -123,8 +123,9 @@ def settings_parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="rewright settings",
         description="List the settings that a compile takes.",
-        epilog="example: rewright settings --json",
+        epilog="example: rewright settings precision target",
     )
+    made.add_argument("names", metavar="NAME", nargs="*", help="only these (default: all)")
     made.add_argument("--json", action="store_true", help="write JSON")
     return made
 
@@ -133,10 +134,18 @@ def settings(argv: Sequence[str]) -> int:
     """``rewright settings``: every setting with its default, its legal values and what it does."""
     from rewright.settings import Settings
 
-    if settings_parser().parse_args(argv).json:
-        print(json.dumps([attrs.asdict(row) for row in Settings.describe()], indent=2))
+    options = settings_parser().parse_args(argv)
+    rows = {row.name: row for row in Settings.describe()}
+    for name in options.names:
+        if name not in rows:
+            raise SettingsError(
+                f"there is no setting {name!r}", setting=name, hint=did_you_mean(name, rows)
+            )
+    shown = [rows[name] for name in options.names or rows]
+    if options.json:
+        print(json.dumps([attrs.asdict(row) for row in shown], indent=2))
         return 0
-    for row in Settings.describe():
+    for row in shown:
         print(f"{row.name} = {row.default}")
         print(f"    legal: {row.legal}")
         print(textwrap.fill(row.doc, 88, initial_indent="    ", subsequent_indent="    "))

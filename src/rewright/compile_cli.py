@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     """``rewright compile``; returns the exit status."""
     from rich.console import Console
 
-    options = parser().parse_args(argv)
+    options = _parsed(argv)
     settings, inputs = parse_settings(options.set), parse_inputs(options.input)
     if not options.output.resolve().parent.is_dir():
         raise InputError(
@@ -88,6 +88,19 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; a setting that is given like an option exits with how to give it."""
+    from rewright.settings import Settings
+
+    made = parser()
+    names = {row.name for row in Settings.describe()}
+    for item in argv:
+        name = item.partition("=")[0].removeprefix("--").replace("-", "_")
+        if item.startswith("--") and name in names:
+            made.error(f"{name} is a setting, not an option: --set {name}=VALUE")
+    return made.parse_args(argv)
+
+
 def _load(path: Path) -> Any:
     """What ``torch.export.save`` wrote to `path`.
 
@@ -107,6 +120,11 @@ def _load(path: Path) -> Any:
         return torch.export.load(path)
     except Exception as error:  # torch raises of every kind on what it can't read
         said = (str(error).splitlines() or [""])[0]
+        if path.suffix == ".rw":
+            raise InputError(
+                "this is no exported program, but, by its name, a compiled one",
+                where=path, hint="rewright inspect shows what is in it, rewright run calls it",
+            ) from error  # fmt: skip
         raise InputError(
             f"the file is no exported program that torch {torch.__version__} can read: {said}",
             where=path, hint=_EXPORT,

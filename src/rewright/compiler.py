@@ -33,7 +33,7 @@ __all__ = ["compile", "compile_exported", "compile_graph"]
 
 def compile(
     model: torch.nn.Module,
-    args: tuple[Any, ...],
+    args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,

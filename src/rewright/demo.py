@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from torch.utils._pytree import tree_leaves
@@ -155,7 +156,11 @@ def largest_error(actual: Any, expected: Any) -> float:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table(title="Rewright demo", title_justify="left")
+    # Without a frame it fits into 80 columns, which a pipe or a log has.
+    table = Table(
+        title="Rewright demo", title_justify="left",
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True,
+    )  # fmt: skip
     table.add_column("model")
     table.add_column("way")
     for heading in ("nodes", "constants", "symbols", "trace s", "compile s", "max error"):

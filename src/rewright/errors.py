@@ -56,8 +56,13 @@ __all__ = [
 ]
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """A hint for an unknown ``name``: the nearest known name, or all of them.
+
+    Args:
+        name: what was given.
+        known: what could have been.
+        otherwise: said in the place of all known names, where these would fill a screen.
 
     >>> did_you_mean("torch_backnd", ["device", "torch_backend"])
     "did you mean 'torch_backend'?"
@@ -67,6 +72,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
     if near:
         return f"did you mean {by_folded[near[0]]!r}?"
+    if otherwise:
+        return otherwise
     return "known names: " + ", ".join(names) if names else "no names are known here"
 
 

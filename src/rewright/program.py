@@ -245,4 +245,5 @@ class CompiledProgram(ProgramModule):
         return report_of(self)
 
     def __repr__(self) -> str:
-        return f"<CompiledProgram {self.graph.name}: {len(self.graph)} nodes>"
+        count = len(self.graph)
+        return f"<CompiledProgram {self.graph.name}: {count} node{'s' * (count != 1)}>"

@@ -280,6 +280,13 @@ _MODES: Mapping[str, Mapping[str, object]] = MappingProxyType(
 )
 
 
+_ELSEWHERE = {
+    "mode": "a mode is an argument of torch.compile, and stands for settings: reduce-overhead for "
+    + ", ".join(f"{name}={value!r}" for name, value in _MODES["reduce-overhead"].items()),
+    "options": "settings are keywords here: **options",
+}
+"""What torch.compile takes besides a backend, and no compile takes as a setting."""
+
 _ONLY_WITH_ENGINES = (
     "min_block_size",
     "torch_executed_ops",
@@ -493,8 +500,9 @@ class Settings:
         "refold",
         "fast-math",
         default="refold",
-        doc="What rewrite rules may do to numbers: keep every bit; recombine constants, in at "
-        "least float32; or trade accuracy for speed.",
+        doc="What rewrite rules may do to numbers: keep them, up to the freedom that operators "
+        "have (2 units in the last place); recombine constants, in at least float32; or trade "
+        "accuracy for speed.",
     )
     dump_ir: str | None = _value(
         default=None,
@@ -600,7 +608,7 @@ class Settings:
                 raise SettingsError(
                     f"there is no setting {name!r}",
                     setting=str(name),
-                    hint=did_you_mean(str(name), known),
+                    hint=_ELSEWHERE.get(name) or did_you_mean(str(name), known),
                 )
         return cls(**options)
 

@@ -614,6 +614,37 @@ def test_what_cannot_be_exported(model, args, message):
         rewright.compile(model, args)
 
 
+@pytest.mark.parametrize(
+    ("rows", "sizes", "message", "hint"),
+    [
+        (1, {0: Dim("b", min=1, max=8)}, "specialized it to be a constant (1)", "where it is 2"),
+        (2, {1: Dim("c", min=2, max=8)}, "specialized it to be a constant (4)", "c is 4 only"),
+        (2, {0: Dim("b", min=4, max=8)}, "2 not in range [4, 8]", "in the ranges"),
+        (2, {"x": {0: Dim("b")}}, "dynamic_shapes", "structure of the arguments"),
+    ],
+)
+def test_dynamic_shapes_that_do_not_fit_say_what_to_do(rows, sizes, message, hint):
+    shapes = sizes if "x" in sizes else (sizes,)
+    with pytest.raises(FrontendError) as caught:
+        rewright.compile(nn.Linear(4, 4), (torch.ones(rows, 4),), dynamic_shapes=shapes)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_arguments_may_all_be_given_by_name():
+    model = nn.Linear(4, 4)
+    program = rewright.compile(model, kwargs={"input": torch.ones(3, 4)})
+    torch.testing.assert_close(program(input=torch.ones(3, 4)), model(torch.ones(3, 4)).detach())
+    with pytest.raises(FrontendError, match="give input in args or kwargs"):
+        rewright.compile(model)
+
+
+def test_an_exported_program_has_a_compile_of_its_own():
+    exported = torch.export.export(nn.ReLU(), (torch.ones(3),))
+    with pytest.raises(FrontendError, match="compile_exported"):
+        rewright.compile(exported)
+
+
 def test_a_tensor_in_the_place_of_a_dict_is_refused_without_a_warning():
     program = rewright.compile(Picks(), ({"a": [torch.ones(3)]},))
     with warnings.catch_warnings():

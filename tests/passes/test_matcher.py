@@ -10,7 +10,18 @@ from rewright.ir.graph import Graph
 from rewright.ir.ops import Trait
 from rewright.ir.parser import parse_graph
 from rewright.ir.verifier import verify
-from rewright.passes import Attr, Const, NoMatch, OpVar, Rule, apply_rules, aten, either, explain
+from rewright.passes import (
+    Attr,
+    Const,
+    NoMatch,
+    OpVar,
+    Rule,
+    apply_rules,
+    aten,
+    either,
+    explain,
+    rw,
+)
 from tests.passes.graphs import graph, only, ops, refusal
 
 
@@ -437,6 +448,23 @@ class TestResults:
         assert fires(First, graph(body.format("%y", "f32[4, 4]"))) == 1
         of = graph(body.format("%y, %m", "f32[4, 4], f32[4, 1]"))
         assert refusal(of, First) == "%m has 1 use, one as an output"
+
+    def test_an_operand_that_is_computed_inside_would_stay(self):
+        class Gate(Rule):
+            def pattern(self, g, u):
+                return aten.relu(g) * u
+
+            def replace(self, g, u):
+                return rw.gated(g, u, activation="relu")
+
+        body = """
+            %r = aten.relu(%x) : f32[4, 4]
+            %y = aten.mul.Tensor(%r, {}) : f32[4, 4]
+            return %y : f32[4, 4]"""
+        assert fires(Gate, graph(body.format("%x"))) == 1
+        of = graph(body.format("%r"))
+        assert refusal(of, Gate) == "%r would stay, for it is an operand of the match, too"
+        assert fires(Gate, of) == 0
 
 
 class TestSizes:

@@ -156,6 +156,11 @@ def test_mistakes(text, message, column, hint):
     assert caught.value.hint == hint
 
 
+def test_a_name_that_nothing_is_like_says_how_passes_become_known():
+    with pytest.raises(ParseError, match=r"(?s)no pass 'mine'.*imported .*--load FILE"):
+        Pipeline.parse("mine")
+
+
 def test_an_option_without_a_default_is_missing():
     with pytest.raises(ParseError, match=r"needs-option can't be made: .*'limit'"):
         Pipeline.parse("needs-option")

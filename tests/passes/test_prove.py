@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rewright.errors import RuleError
 from rewright.ir.ops import Trait
 from rewright.passes import (
     EXACT,
@@ -305,6 +306,15 @@ def test_every_part_of_the_language_can_be_proved(rule):
     print(proof)
     assert proof.instances >= 24
     assert proof.shapes >= 3
+
+
+def test_a_class_without_a_pattern_has_nothing_to_prove():
+    class Misspelled(Rule):
+        def patern(self, x):
+            return aten.relu(x)
+
+    with pytest.raises(RuleError, match=r"(?s)Misspelled has no `pattern`.*methods are patern"):
+        Misspelled.prove()
 
 
 def test_integers_are_met_where_the_ops_take_them():

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 
 from rewright.errors import RuleError
 from rewright.ir.ops import Trait
@@ -218,6 +219,24 @@ class TestPatterns:
             aten.relu(x)
 
         self.check(pattern, "a pattern returns nodes, not None")
+
+    def test_a_pattern_that_branches(self):
+        def pattern(self, x):
+            return aten.relu(x) if x > 0 else aten.tanh(x)
+
+        self.check(pattern, r"aten.gt.Scalar\(x, 0\) is neither true", "`pattern_<name>`")
+
+    def test_a_function_of_torch(self):
+        def pattern(self, x):
+            return torch.relu(x)
+
+        self.check(pattern, r"`pattern` can't be read: relu\(\)", "made of ops, as aten.relu(x)")
+
+    def test_a_method_of_tensors(self):
+        def pattern(self, x):
+            return x.relu()
+
+        self.check(pattern, "`pattern` can't be read: ", "made of ops, as aten.relu(x)")
 
     def test_an_annotation_that_is_no_constraint(self):
         def pattern(self, x: int):

@@ -259,7 +259,8 @@ def _no_artifact(path: str, file: BinaryIO) -> ArtifactError:
         return ArtifactError(
             "this is a zip file, and no artifact of Rewright",
             path=path,
-            hint="torch.export.load reads a .pt2, torch.jit.load TorchScript, torch.load a .pt",
+            hint="a .pt2 has to be compiled first: rewright compile model.pt2 -o model.rw; "
+            "torch.jit.load reads TorchScript, torch.load a .pt",
         )
     return ArtifactError(
         "this is no artifact of Rewright", path=path, hint="program.save(path) writes one"
