@@ -17,6 +17,7 @@ variable                 setting          value
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -196,6 +197,7 @@ class Watch:
         Raises:
             SettingsError: one of them is not right.
         """
+        _warn_of_misspelled(environment)
         dump = settings.dump_ir or environment.get("REWRIGHT_DUMP")
         source = "dump_ir" if settings.dump_ir else "REWRIGHT_DUMP"
         numerics = settings.numerics or _tolerance(environment)
@@ -265,6 +267,23 @@ def _flag(environment: Mapping[str, str], name: str) -> bool:
             f"{name} is {value!r}", setting=name, hint="set it to 1, or leave it out"
         )
     return _FLAGS[value.lower()]
+
+
+_VARIABLES: Final = (
+    "DUMP", "VERIFY", "TIMING", "NUMERICS", "REPRODUCER", "BISECT", "CACHE_DIR", "CACHE_SIZE",
+)  # fmt: skip
+"""The environment variables that there are, without their ``REWRIGHT_``."""
+
+
+def _warn_of_misspelled(environment: Mapping[str, str]) -> None:
+    """Says in the log which variables look like ours and are not read."""
+    for name in environment:
+        stem = name.removeprefix("REWRIGHT_")
+        if stem == name or stem in _VARIABLES:
+            continue
+        for meant in difflib.get_close_matches(stem, _VARIABLES, n=1, cutoff=0.75):
+            text = "the environment variable %s is not read: did you mean REWRIGHT_%s?"
+            _log.warning(text, name, meant)
 
 
 def _tolerance(environment: Mapping[str, str]) -> bool | float:

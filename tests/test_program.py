@@ -1,5 +1,7 @@
 """A compiled program as a user meets it."""
 
+import re
+import sys
 import threading
 import weakref
 
@@ -180,3 +182,19 @@ def test_inductor_computes_the_same():
     for size in (1, 2, 64):
         x = torch.randn(size, 4)
         torch.testing.assert_close(made(x), model(x).detach())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="errors take notes from Python 3.11 on")
+def test_an_error_of_a_call_says_which_line_it_comes_from():
+    class Words(nn.Embedding):
+        def forward(self, input: Tensor) -> Tensor:
+            return nn.functional.embedding(input, self.weight) * 2
+
+    program = rewright.compile(Words(10, 4).eval(), (torch.zeros(3, dtype=torch.long),))
+    for _ in range(2):
+        with pytest.raises(IndexError, match="out of range") as caught:
+            program(torch.full((3,), 50))
+        (note,) = caught.value.__notes__
+        assert re.fullmatch(
+            r"in main\.generated\.py:\d+: .*torch\.embedding\(.*\)  # .*test_program\.py:\d+", note
+        )

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import keyword
+import linecache
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -24,6 +26,8 @@ from rewright.ir.sizes import to_python
 
 _NO_NAME: Final = re.compile(r"\W+", re.ASCII)
 _WORD: Final = re.compile(r"\b[A-Za-z_]\w*", re.ASCII)
+_GENERATED: Final = ".generated.py"
+"""How the names of files end that are generated source, and in no folder."""
 
 IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("math", "torch"),
@@ -135,7 +139,7 @@ class Module:
             name: what tracebacks call the file.
         """
         source = self.text()
-        filename = f"{name}.generated.py"
+        filename = f"{name}{_GENERATED}"
         namespace = {"__name__": filename, "__loader__": _Loader(source), **self.objects}
         exec(compile(source, filename, "exec"), namespace)
         return namespace
@@ -149,6 +153,26 @@ class _Loader:
 
     def get_source(self, _: str) -> str:
         return self.source
+
+
+def note_place(error: BaseException) -> None:
+    """Adds to an error that a call raised which line of generated source it comes from.
+
+    That line ends with the user's own. Python's own report of an error shows no source that is in
+    no file; before Python 3.11 errors take no notes.
+    """
+    last = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename.endswith(_GENERATED):
+            last = frame, line
+    if last is None or not hasattr(error, "add_note"):
+        return
+    frame, line = last
+    name = frame.f_code.co_filename
+    text = re.sub(r"\s+#", "  #", linecache.getline(name, line, frame.f_globals).strip())
+    note = f"in {name}:{line}: {text}"
+    if text and note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
 
 
 def _imports(body: str) -> list[str]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch.compiler import is_compiling
 
+from rewright.backends.torch.source import note_place
+from rewright.errors import RewrightError
 from rewright.frontends.inputs import Input as Input
 from rewright.interop.module import ProgramModule, is_traced
 
@@ -85,6 +87,11 @@ class CompiledProgram(ProgramModule):
         except TypeError:
             # Too many, too few or unknown arguments are Python's to find and ours to explain.
             self._built.explain(args, kwargs)
+            raise
+        except RewrightError:
+            raise
+        except Exception as error:
+            note_place(error)
             raise
 
     def refit(self, state_dict: Mapping[str, Any] | None = None, *, strict: bool = True) -> None:

@@ -258,3 +258,11 @@ class TestLogging:
         monkeypatch.setenv("TORCH_LOGS", logs)
         code = "import torch, logging; print(logging.getLogger('rewright.passes').level)"
         assert fresh_python(code) == ("10" if logs.startswith("+") else "20")
+
+
+def test_misspelled_variables_are_warned_of(caplog):
+    given = {"REWRIGHT_DUMPP": "all", "REWRIGHT_VERIFY": "0", "REWRIGHT_SHARD": "1/2", "HOME": "/"}
+    Watch.of(Settings(), given)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the environment variable REWRIGHT_DUMPP is not read: did you mean REWRIGHT_DUMP?"
+    ]
