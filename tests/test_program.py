@@ -190,6 +190,7 @@ def test_an_error_of_a_call_says_which_line_it_comes_from():
         def forward(self, input: Tensor) -> Tensor:
             return nn.functional.embedding(input, self.weight) * 2
 
+    rewright.compile(nn.ReLU().eval(), (torch.ones(3),))(torch.ones(3))  # of the same name
     program = rewright.compile(Words(10, 4).eval(), (torch.zeros(3, dtype=torch.long),))
     for _ in range(2):
         with pytest.raises(IndexError, match="out of range") as caught:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import keyword
-import linecache
 import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -169,7 +168,9 @@ def note_place(error: BaseException) -> None:
         return
     frame, line = last
     name = frame.f_code.co_filename
-    text = re.sub(r"\s+#", "  #", linecache.getline(name, line, frame.f_globals).strip())
+    # Not by linecache, which knows one source by a name: many programs are called alike.
+    source = frame.f_globals["__loader__"].get_source(name)
+    text = re.sub(r"\s+#", "  #", source.splitlines()[line - 1].strip())
     note = f"in {name}:{line}: {text}"
     if text and note not in getattr(error, "__notes__", ()):
         error.add_note(note)
