@@ -133,7 +133,7 @@ def measure(program: torch.export.ExportedProgram, settings: dict[str, Any]) -> 
     run, passes = _timed(lambda: run_pipeline(graph, chosen, backends=backends))
     each = Counter({"start": passes.wall - run.seconds})
     for child in run.children:
-        each[child.step.name] += child.seconds
+        each[child.name] += child.seconds
     return Cost(sum(1 for _ in graph.walk()), importing, passes, each)
 
 
