@@ -16,18 +16,16 @@ import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 import attrs
 import torch
 from torch import Tensor
 
+from benchmarks.kernel_time import recorded, times
 from rewright.backends.torch.kernels.depthwise import TABLE, Blocks, blocks_for, launch, takes
 from rewright.ir.convolutions import innermost
 
-CALLS: Final = 20
-ROUNDS: Final = 15
 BANDWIDTH: Final = 4.8e12
 
 
@@ -69,36 +67,6 @@ SWEPT: Final = tuple(
     for pixels, channels, warps in ((16, 64, 4), (8, 64, 2), (8, 64, 4), (8, 128, 4), (4, 64, 2))
 )
 """Each thread has 8 channels, or 4 where there are twice as many warps."""
-
-
-def recorded(call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
-    """A CUDA graph of so many calls."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(2):
-            call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(CALLS):
-            call()
-    return graph
-
-
-def times(graphs: Mapping[Any, torch.cuda.CUDAGraph]) -> dict[Any, float]:
-    """Microseconds of one call, of each graph; replayed in turns."""
-    found: dict[Any, list[float]] = {name: [] for name in graphs}
-    for turn in range(ROUNDS + 2):
-        for name, graph in graphs.items():
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            graph.replay()
-            end.record()
-            end.synchronize()
-            if turn >= 2:
-                found[name].append(start.elapsed_time(end) * 1e3 / CALLS)
-    return {name: median(each) for name, each in found.items()}
 
 
 def tensors(shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,7 +3,8 @@
 Torch computes them on fake tensors in a private ShapeEnv (:mod:`rewright.ir.fakes`), and whatever
 it would have to assume about a size to answer (a guard, an equality, a deferred assert) is an
 :class:`~rewright.errors.InferenceError`: a type holds for all sizes, or there is none. Ops of ours
-get their types from their references; ops with regions from what the regions return
+get their types from their references, or by a rule that agrees with it
+(:mod:`rewright.ir.type_rules`); ops with regions from what the regions return
 (:mod:`rewright.ir.region_types`).
 
 Values have no memory, so operands count as contiguous.
@@ -34,6 +35,7 @@ from rewright.ir.graph import Graph
 from rewright.ir.ops import RETURN, SCALAR, Op, Trait, call
 from rewright.ir.region_types import region_types
 from rewright.ir.sizes import Dim, Range, Ranges, format_expr, is_true, simplify
+from rewright.ir.type_rules import plain_type
 from rewright.ir.types import (
     TensorType,
     Type,
@@ -84,6 +86,8 @@ def infer_types(
         found = _Inferred(*region_types(op, attributes, types, regions, ranges))
     elif op in _STRUCTURAL:
         found = _Inferred(_STRUCTURAL[op](attributes))
+    elif (plain := plain_type(op.name, attributes, types)) is not None:
+        return (plain,)
     elif (shape := _broadcast_shape(op, attributes, types)) is not None:
         return _pointwise(op, attributes, types, shape, device)
     else:

@@ -31,6 +31,7 @@ import torch
 from rewright.errors import InputError, SettingsError
 from rewright.ir.binding import bind_symbols
 from rewright.ir.graph import Graph
+from rewright.passes.fusion import FuseConvRelu
 from rewright.passes.instruments import bisect
 from rewright.passes.instruments.bisect import Bisect
 from rewright.passes.instruments.dump import Dump, DumpSpec
@@ -137,12 +138,15 @@ _PARTITION: Final = {
 
 def _chosen(settings: Settings, has_engines: bool) -> Pipeline:
     ours = default_pipeline("tensorrt" if has_engines else "torch", settings.optimization_level)
-    if settings.torch_backend == "inductor":  # it chooses memory itself, for what is inside
-        kinds = {type(step) for step in ours.passes()}
-        ours = ours.remove(Reinplace) if Reinplace in kinds else ours
-        ours = (
-            ours.replace(ChannelsLast, ChannelsLast(edges=True)) if ChannelsLast in kinds else ours
-        )
+    kinds = {type(step) for step in ours.passes()}
+    by_inductor = settings.torch_backend == "inductor"  # it orders memory itself, inside
+    if by_inductor and Reinplace in kinds:
+        ours = ours.remove(Reinplace)
+    if FuseConvRelu in kinds and "conv-relu" in settings.disabled_kernels:
+        ours = ours.remove(FuseConvRelu)
+    if ChannelsLast in kinds:
+        depthwise = "depthwise" not in settings.disabled_kernels
+        ours = ours.replace(ChannelsLast, ChannelsLast(edges=by_inductor, depthwise=depthwise))
     if settings.pipeline is None:
         return ours
     if isinstance(settings.pipeline, str):

@@ -139,7 +139,8 @@ class _Builder:
         early = [c for c in self.plan.constants if c.name not in self.arriving]
         cooked = [c for c in self._baked() if c.name in self.arriving]
         parameters = Parameters.of(self.signature)
-        module = Module(self._title(), Names(parameters.names if parameters else ()))
+        names = Names(parameters.names if parameters else ())
+        module = Module(self._title(), names, self._without)
         self._write_bind(module, early, late)
         inspects = self.inspect is not None
         EntryWriter(module, self.graph, self.signature, parameters, late, cooked, inspects).write()
@@ -268,11 +269,15 @@ class _Builder:
         for symbol in part.symbols:
             scope.symbols[symbol] = writer.names.unique(symbol.name)
         made = [*(scope.names[v] for v in part.values), *(scope.symbols[s] for s in part.symbols)]
-        function = writer.module.hold("compiled", Inductor(part, self._options()))
+        function = writer.module.hold("compiled", Inductor(part, self._options(), self._without))
         writer.module.line(f"{targets(made)} = {function}({', '.join(given)})")
         for value in graph.outputs:
             if node := scalar_of(value):
                 scope.names[value] = writer.constant(scope, node.attributes["value"]).text
+
+    @property
+    def _without(self) -> frozenset[str]:
+        return frozenset(self.settings.disabled_kernels)
 
     def _options(self) -> Mapping[str, Any]:
         """Inductor's options; graphs of its own would stand in the way of those of the program."""

@@ -215,7 +215,7 @@ class Writer:
         if binding is not None:
             return binding.call(args, kwargs)
         texts = [item.text for item in args] + [f"{n}={item.text}" for n, item in kwargs.items()]
-        implementation = implementation_of(op, node, by="eager")
+        implementation = implementation_of(op, node, "eager", self.module.without)
         short = op.name.removeprefix("aten.")
         if implementation is None:
             function = self.module.define(short, f"operator({op.name!r})")

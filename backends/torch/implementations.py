@@ -40,6 +40,8 @@ class Implementation:
         by: what may run it, ``eager`` (generated Python) or ``inductor``; all, and other tools of
             torch's, too, where this is empty.
         device: the kind of device that it runs on; any where this is empty.
+        kernel: the name that the setting ``disabled_kernels`` knows it by; empty where it can't be
+            switched off.
     """
 
     op: str
@@ -48,10 +50,11 @@ class Implementation:
     when: Callable[[Node], bool]
     by: frozenset[str] = frozenset()
     device: str = ""
+    kernel: str = ""
 
-    def takes(self, node: Node, by: str) -> bool:
-        """Whether it computes `node` where `by` runs the program."""
-        if self.by and by not in self.by:
+    def takes(self, node: Node, by: str, without: Collection[str] = ()) -> bool:
+        """Whether it computes `node` where `by` runs the program, `without` some kernels."""
+        if (self.by and by not in self.by) or self.kernel in without:
             return False
         is_here = node.graph.device.partition(":")[0] == self.device
         return (is_here or not self.device) and self.when(node)
@@ -67,6 +70,7 @@ def implements(
     when: Callable[[Node], bool] = lambda _: True,
     by: Collection[str] = (),
     device: str = "",
+    kernel: str = "",
 ) -> Callable[[F], F]:
     """Declares a function as an implementation of the op called `op`; see its attributes.
 
@@ -75,7 +79,8 @@ def implements(
     """
 
     def declare(function: F) -> F:
-        made = Implementation(op, function.__name__, function, when, frozenset(by), device)
+        name = function.__name__
+        made = Implementation(op, name, function, when, frozenset(by), device, kernel)
         if made.name in _by_name:
             raise ValueError(f"there are two implementations called {made.name}")
         _by_name[made.name] = made
@@ -90,11 +95,20 @@ def implementations(device: str = "") -> tuple[Implementation, ...]:
     return tuple(item for item in _by_name.values() if item.device == device)
 
 
-def implementation_of(op: Op, node: Node | None, by: str = "") -> Implementation | None:
-    """What computes `node` where `by` runs it, or None where that is the op's own function."""
+def implementation_of(
+    op: Op, node: Node | None, by: str = "", without: Collection[str] = ()
+) -> Implementation | None:
+    """What computes `node` where `by` runs it, or None where that is the op's own function.
+
+    Args:
+        op: the op.
+        node: a node of it; None gives None.
+        by: what runs it, see `Implementation.by`.
+        without: kernels that are switched off.
+    """
     if node is None:
         return None
-    return next((item for item in _table.get(op.name, ()) if item.takes(node, by)), None)
+    return next((item for item in _table.get(op.name, ()) if item.takes(node, by, without)), None)
 
 
 def implementation(name: str) -> Callable[..., Any]:
@@ -129,6 +143,7 @@ def _takes_sdpa(node: Node) -> bool:
     when=lambda node: attention_kernels.kernel_of(node) == "efficient",
     by=("eager", "inductor"),
     device="cuda",
+    kernel="attention",
 )
 def efficient_attention(
     query: Tensor,
@@ -148,6 +163,7 @@ def efficient_attention(
     when=lambda node: attention_kernels.kernel_of(node) == "flash",
     by=("eager", "inductor"),
     device="cuda",
+    kernel="attention",
 )
 def flash_attention(
     query: Tensor,
@@ -264,7 +280,7 @@ def _takes_depthwise(node: Node) -> bool:
     return has_depthwise_kernel(node, node.graph.device)
 
 
-@implements("rw.conv", when=_takes_depthwise, by=("eager",), device="cuda")
+@implements("rw.conv", when=_takes_depthwise, by=("eager",), device="cuda", kernel="depthwise")
 def depthwise(
     input: Tensor,
     weight: Tensor,
@@ -278,13 +294,13 @@ def depthwise(
     return depthwise_conv(input, weight, bias, [*stride], [*padding])
 
 
-@implements("rw.conv", when=_takes_depthwise, by=("inductor",), device="cuda")
+@implements("rw.conv", when=_takes_depthwise, by=("inductor",), device="cuda", kernel="depthwise")
 def depthwise_in_order(input: Tensor, *args: Any, **named: Any) -> Tensor:
     """The same, of an image that Inductor brings into that order: what makes it does that."""
     return depthwise(input.contiguous(memory_format=torch.channels_last), *args, **named)
 
 
-@implements("rw.conv_relu", when=_takes_depthwise, by=("eager",), device="cuda")
+@implements("rw.conv_relu", when=_takes_depthwise, by=("eager",), device="cuda", kernel="depthwise")
 def depthwise_relu(
     input: Tensor,
     weight: Tensor,
@@ -298,7 +314,9 @@ def depthwise_relu(
     return depthwise_conv(input, weight, bias, [*stride], [*padding], relu=True)
 
 
-@implements("rw.conv_relu", when=_takes_depthwise, by=("inductor",), device="cuda")
+@implements(
+    "rw.conv_relu", when=_takes_depthwise, by=("inductor",), device="cuda", kernel="depthwise"
+)
 def depthwise_relu_in_order(input: Tensor, *args: Any, **named: Any) -> Tensor:
     """The same, of an image that Inductor brings into order."""
     return depthwise_relu(input.contiguous(memory_format=torch.channels_last), *args, **named)

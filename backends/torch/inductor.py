@@ -11,6 +11,7 @@ and a call with other sizes makes another variant.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -32,15 +33,38 @@ from rewright.ir.ops import SCALAR
 from rewright.ir.sizes import Range, to_python
 from rewright.ir.types import ScalarType, TensorType
 
-DEFAULTS: Final[Mapping[str, Any]] = {"fallback_random": True, "pattern_matcher": False}
-"""Options that every compile starts from: random numbers are eager's, and patterns are matched by
-our passes alone. Inductor's took a tenth of the U-Net's compile and made none of five programs
-faster that had been through ours (``inductor_options={"pattern_matcher": True}`` turns it on)."""
+DEFAULTS: Final[Mapping[str, Any]] = {
+    "fallback_random": True,
+    "pattern_matcher": False,
+    "triton.autotune_at_compile_time": False,
+}
+"""Options that every compile starts from; ``inductor_options`` has the last word.
+
+* Random numbers are eager's.
+* Patterns are matched by our passes alone. Inductor's took a tenth of the U-Net's compile and made
+  none of five programs faster that had been through ours.
+* Kernels are timed when they first run, as under ``torch.compile``. The standalone API would time
+  them while the source is written, and so compile one after another instead of all side by side.
+"""
 
 _VARIANTS: Final = 16
 """So many variants are made for one graph, before sizes are taken one by one."""
 
 _compiling: Final = threading.RLock()
+
+
+def start_workers(device: str) -> None:
+    """Starts the processes that Inductor compiles kernels in, where it does so for `device`.
+
+    They take seconds to be there, and until then it compiles one kernel after another; so what
+    comes before Inductor in a compile goes on while they start. Torch does the same when its own
+    backend is called.
+    """
+    if device.partition(":")[0] != "cpu":
+        with contextlib.suppress(ImportError):  # no public name
+            from torch._inductor.async_compile import maybe_warm_pool
+
+            maybe_warm_pool()
 
 
 @attrs.frozen(eq=False)
@@ -130,13 +154,17 @@ class Inductor:
     Args:
         part: what to compile.
         options: of Inductor, by name.
+        without: the kernels that it may not call, by name.
 
     Raises:
         CompileError: Inductor can't.
     """
 
-    def __init__(self, part: Part, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, part: Part, options: Mapping[str, Any], without: Collection[str] = ()
+    ) -> None:
         self._part = part
+        self._without = without
         self._options = {**DEFAULTS, **options}
         self._variants: list[_Variant] = [self._compile(part.graph)]
 
@@ -165,7 +193,7 @@ class Inductor:
     def _compile(self, graph: Graph) -> _Variant:
         with _compiling:
             try:
-                return _compiled(graph, self._part, self._options)
+                return _compiled(graph, self._part, self._options, self._without)
             except Exception as error:
                 raise CompileError(
                     f"Inductor can't compile @{graph.name}: {_first_line(error)}",
@@ -188,14 +216,15 @@ class _Variant:
     assumed: tuple[str, ...]
 
 
-def _function_of(node: Node) -> Callable[..., Any] | None:
-    """What torch computes `node` by: Inductor has kernels for that, and none for a reference."""
-    found = implementation_of(node.op, node, by="inductor")
-    return found.function if found is not None else None
+def _compiled(
+    graph: Graph, part: Part, options: Mapping[str, Any], without: Collection[str]
+) -> _Variant:
+    def function_of(node: Node) -> Callable[..., Any] | None:
+        """What torch computes `node` by: Inductor has kernels for that, not for a reference."""
+        found = implementation_of(node.op, node, "inductor", without)
+        return found.function if found is not None else None
 
-
-def _compiled(graph: Graph, part: Part, options: Mapping[str, Any]) -> _Variant:
-    module = to_fx(graph, constants="inputs", sizes="inputs", function_of=_function_of)
+    module = to_fx(graph, constants="inputs", sizes="inputs", function_of=function_of)
     placeholders = module.graph.find_nodes(op="placeholder")
     for constant, node in zip(reversed(part.constants), reversed(placeholders), strict=False):
         if constant in part.strides:

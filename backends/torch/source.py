@@ -19,14 +19,13 @@ import attrs
 import sympy
 import torch
 
+from rewright.caller import GENERATED
 from rewright.errors import UnsupportedError
 from rewright.ir.attributes import Opaque, Record
 from rewright.ir.sizes import to_python
 
 _NO_NAME: Final = re.compile(r"\W+", re.ASCII)
 _WORD: Final = re.compile(r"\b[A-Za-z_]\w*", re.ASCII)
-_GENERATED: Final = ".generated.py"
-"""How the names of files end that are generated source, and in no folder."""
 
 IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("math", "torch"),
@@ -83,11 +82,13 @@ class Module:
     Attributes:
         title: the comment that it begins with.
         names: the names that the module defines.
+        without: the kernels that it may not call, by name.
         objects: what the text uses and can't say, by name.
     """
 
     title: str
     names: Names = attrs.field(factory=Names)
+    without: frozenset[str] = frozenset()
     objects: dict[str, Any] = attrs.field(factory=dict, init=False)
     _defined: dict[str, str] = attrs.field(factory=dict, init=False)
     _lines: list[str] = attrs.field(factory=list, init=False)
@@ -138,7 +139,7 @@ class Module:
             name: what tracebacks call the file.
         """
         source = self.text()
-        filename = f"{name}{_GENERATED}"
+        filename = f"{name}{GENERATED}"
         namespace = {"__name__": filename, "__loader__": _Loader(source), **self.objects}
         exec(compile(source, filename, "exec"), namespace)
         return namespace
@@ -162,7 +163,7 @@ def note_place(error: BaseException) -> None:
     """
     last = None
     for frame, line in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename.endswith(_GENERATED):
+        if frame.f_code.co_filename.endswith(GENERATED):
             last = frame, line
     if last is None or not hasattr(error, "add_note"):
         return

@@ -60,20 +60,22 @@ class ChannelsLast(Pass):
         everywhere: whether to do so, too, where the table does not say that it gains.
         edges: whether only weights and inputs are to be laid out, for Inductor orders the rest,
             where it does: :func:`~rewright.passes.layout.edges.is_ordered_by_inductor`.
+        depthwise: whether weights of depthwise convolutions are laid out for the kernel of ours.
     """
 
     min_saved: int = 1
     everywhere: bool = False
     edges: bool = False
+    depthwise: bool = True
 
     def run(self, graph: Graph, context: PassContext) -> None:
         """Converts the regions of `graph` that gain; leaves a report."""
         if self.edges:
-            context.reports[self.name] = _edges(graph)
+            context.reports[self.name] = _edges(graph, self.depthwise)
             return
         regions = regions_of(graph, self.everywhere)
         chosen = [region for region in regions if region.gain >= self.min_saved]
-        memory = _Memory(graph)
+        memory = _Memory(graph, self.depthwise)
         for region in chosen:
             memory.convert(region)
         context.reports[self.name] = LayoutReport(
@@ -84,15 +86,15 @@ class ChannelsLast(Pass):
         )
 
 
-def _edges(graph: Graph) -> LayoutReport:
+def _edges(graph: Graph, depthwise: bool) -> LayoutReport:
     """Lays out what convolutions take from outside, if Inductor will compute them so.
 
     It computes none of those that a kernel of ours takes, so their weights are, in any case.
     """
     found, is_ordered = convolutions_of(graph), is_ordered_by_inductor(graph)
     if not is_ordered:
-        found = [node for node in found if has_depthwise_kernel(node, graph.device)]
-    memory = _Memory(graph)
+        found = [node for node in found if depthwise and has_depthwise_kernel(node, graph.device)]
+    memory = _Memory(graph, depthwise)
     for node in found:
         memory.weigh(node)
         image = node.operands[0]
@@ -106,6 +108,7 @@ def _edges(graph: Graph) -> LayoutReport:
 @attrs.define(eq=False)
 class _Memory:
     graph: Graph
+    depthwise: bool
     made: dict[tuple[Value, tuple[Any, ...]], Value] = attrs.field(factory=dict)
     """What is laid out, by what it was and the strides that it has now."""
 
@@ -131,7 +134,7 @@ class _Memory:
         """Lays out the weight of the convolution `node`."""
         at = node.attributes["weight"].index
         weight = node.operands[at]
-        is_ours = has_depthwise_kernel(node, self.graph.device)
+        is_ours = self.depthwise and has_depthwise_kernel(node, self.graph.device)
         self._put(node, at, innermost(_shape(weight)) if is_ours else channels_last(_shape(weight)))
 
     def _returned(self, value: Value) -> None:

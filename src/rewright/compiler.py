@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rewright.backends.torch.build import Inspect, build
+from rewright.backends.torch.inductor import start_workers
 from rewright.errors import SettingsError
 from rewright.frontends.autocast import OFF, State, ambient_autocast, autocast_set_to
 from rewright.frontends.compat import tracing_lock
@@ -130,6 +131,8 @@ def compile_graph(
     with tracing_lock():
         verify(graph)
         settings = resolved(settings, graph.device)
+        if settings.torch_backend == "inductor":
+            start_workers(graph.device)
         target = target_of(settings)
         run = run_pipeline(graph, settings, examples, target.backends)
         attached = target.attach(graph, settings)

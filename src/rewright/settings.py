@@ -7,7 +7,7 @@ only once the compiler honours it.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, final
 
@@ -112,6 +112,10 @@ _BUDGET = "None, or a number of bytes, 0 among them"
 _HARDWARE = "None, 'ampere+', 'same-capability'"
 _FILE = "None, or the path of a file"
 _ENGINE_LEVEL = "None, or 0 to 5"
+KERNELS = ("attention", "conv-relu", "depthwise")
+"""The choices of kernels that can be switched off."""
+
+_KERNELS = f"a sequence of {', '.join(map(repr, KERNELS))}"
 _GLOBS = "a sequence of names, in which * stands for anything"
 _PRECISION = "None, 'fp32', 'fp16', 'bf16'"
 _DEVICE = "None, 'cpu', 'cuda', 'cuda:N', or such a torch.device"
@@ -190,6 +194,19 @@ def _globs(name: str) -> Callable[[object], tuple[str, ...]]:
         raise _illegal(name, value, _GLOBS)
 
     return convert
+
+
+def _kernels(value: object) -> tuple[str, ...]:
+    if not isinstance(value, Collection) or isinstance(value, str | bytes | Mapping):
+        raise _illegal("disabled_kernels", value, _KERNELS)
+    for name in value:
+        if name not in KERNELS:
+            raise SettingsError(
+                f"there is no kernel {name!r} to switch off",
+                setting="disabled_kernels",
+                hint=did_you_mean(str(name), KERNELS),
+            )
+    return tuple(sorted({*value}))
 
 
 def _precision(value: object) -> str | None:
@@ -463,6 +480,15 @@ class Settings:
         converter=_inductor_options,
         doc="Options for Inductor, for this compile only. Needs torch_backend='inductor'.",
     )
+    disabled_kernels: tuple[str, ...] = _value(
+        default=(),
+        legal=_KERNELS,
+        converter=_kernels,
+        doc="Kernels that Torch is to do without on a GPU, to see what each of them is worth: "
+        "'attention' is the table that says which of torch's kernels computes it, 'conv-relu' "
+        "cuDNN's convolution with a ReLU at its end, 'depthwise' a convolution of ours in Triton. "
+        "Torch's own choice stands in for each.",
+    )
     cuda_graphs: Literal["off", "auto", "on"] = _choice(
         "off",
         "auto",
@@ -500,9 +526,9 @@ class Settings:
         "refold",
         "fast-math",
         default="refold",
-        doc="What rewrite rules may do to numbers: keep them, up to the freedom that operators "
-        "have (2 units in the last place); recombine constants, in at least float32; or trade "
-        "accuracy for speed.",
+        doc="What rewrite rules may do to numbers: keep every bit, as far as an operator's kernel "
+        "gives the same for other strides and sizes; round otherwise and no worse, constants "
+        "recombined in at least float32; or trade accuracy for speed.",
     )
     dump_ir: str | None = _value(
         default=None,
