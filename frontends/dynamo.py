@@ -18,13 +18,13 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 import torch.fx
 
+from rewright.caller import warn
 from rewright.errors import DetachedWarning, EngineError, RewrightError, SettingsError
 from rewright.frontends.autocast import OFF, ambient_autocast, autocast_set_to, resolve_autocast
 from rewright.frontends.compat import outside_dynamo, raise_through_dynamo, retrace
@@ -192,10 +192,9 @@ def _warn_detached(trainable: Sequence[str]) -> None:
         return
     _warned.set()
     more = f" and {len(trainable) - 1} more" if len(trainable) > 1 else ""
-    warnings.warn(
+    warn(
         f"the parameter {trainable[0]}{more} can be trained, but Rewright compiles inference: "
         "outputs are detached, and no gradient flows back. Call the model under "
         "torch.no_grad() or torch.inference_mode(), or freeze it with model.requires_grad_(False)",
         DetachedWarning,
-        stacklevel=2,
     )

@@ -29,8 +29,10 @@ from torch.utils._pytree import (
     tree_flatten,
 )
 
+from rewright.caller import user_line
 from rewright.errors import FrontendError, UnsupportedError
 from rewright.frontends.autocast import OFF, State, refuse_lost_autocast, resolve_autocast
+from rewright.frontends.export_log import export_kept_quiet
 from rewright.frontends.importer import Placeholder, import_fx
 from rewright.frontends.inputs import narrow_ranges
 from rewright.frontends.memory import share_memory
@@ -80,14 +82,24 @@ def export(
             refuse_layout(item, name, name)
             refuse_class(item, name, name)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), export_kept_quiet():
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:
         first, hint = _why_not(error)
-        raise FrontendError(f"torch.export can't export the model: {first}", hint=hint) from error
+        raise FrontendError(
+            f"torch.export can't export the model: {first}",
+            where=user_line(error.__traceback__.tb_next if error.__traceback__ else None),
+            hint=hint,
+        ) from error
 
 
 _ADVICE: Final = (
+    (
+        r"Could not (?:guard on|extract specialized integer from) data-dependent expression",
+        "the model needs a number that it computes, for an `if`, a size or int(): torch.cond or "
+        "torch.where chooses, torch._check tells what holds, and "
+        'torch.compile(model, backend="rewright") takes the model as it is',
+    ),
     (
         r"You marked (?P<size>.+?) as dynamic but your code specialized it to be a constant "
         r"\((?P<value>[01])\)",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 import torch
 
+from rewright.caller import warn
 from rewright.errors import CompileError, FallbackWarning, InputError, RewrightError, SettingsError
 from rewright.frontends.jit_inputs import JitInput
 from rewright.frontends.memory import share_memory, span
@@ -149,7 +149,7 @@ class JitCall:
         if self.on_error == "raise":
             raise error
         record_fallback(" ".join(str(error).split()))
-        warnings.warn(f"a graph runs in eager mode: {error}", FallbackWarning, stacklevel=2)
+        warn(f"a graph runs in eager mode: {error}", FallbackWarning)
         assert self.eager is not None
         return self.eager(*args)
 
@@ -181,9 +181,8 @@ def as_ours(error: Exception) -> RewrightError:
 def warn_of_eager(failure: RewrightError) -> None:
     """Says that a graph runs in eager mode, and why."""
     record_fallback(" ".join(str(failure).split()))
-    warnings.warn(
+    warn(
         f"a graph runs in eager mode, because it failed to compile: {failure}\n"
         "  options={'on_error': 'raise'} makes this an error",
         FallbackWarning,
-        stacklevel=3,
     )

@@ -77,9 +77,11 @@ def register_pass(cls: P) -> P:
     A class that is declared again (in a notebook, by a reload) takes the place of its former self.
 
     Raises:
-        PassError: another pass has the name, or the class is not well declared.
+        PassError: another pass has the name (one of ours, say), or the class is not well declared.
     """
     _check(cls)
+    if not _is_ours(cls):
+        _load_builtin()  # or a name of ours would be found taken by the first compile only
     with _lock:
         other = _passes.get(cls.name)
         if other is not None and _path(other) != _path(cls):
@@ -87,10 +89,23 @@ def register_pass(cls: P) -> P:
                 f"there is a pass called {cls.name} already",
                 pass_name=cls.name,
                 where=f"{location_of(other)} and {location_of(cls)}",
-                hint="give one of them another `name`",
+                hint=_another_name(cls, other),
             )
         _passes[cls.name] = cls
     return cls
+
+
+def _is_ours(cls: type[Pass]) -> bool:
+    return cls.__module__.startswith("rewright.passes.")
+
+
+def _another_name(cls: type[Pass], other: type[Pass]) -> str:
+    if not _is_ours(other):
+        return "give one of them another `name`"
+    return (
+        f'{cls.name} is one of Rewright\'s own: write `name = "my-{cls.name}"` in the class '
+        f"{cls.__name__}, or call the class otherwise"
+    )
 
 
 def _path(cls: type[Pass]) -> tuple[str, str]:
@@ -152,7 +167,7 @@ def get_pass(name: str) -> type[Pass]:
 
 def is_installed(cls: type[Pass]) -> bool:
     """Whether `cls` is known without anybody importing its module: ours, or by an entry point."""
-    if cls.__module__.startswith("rewright.passes."):
+    if _is_ours(cls):
         return True
     entries = entry_points(group=GROUP, name=cls.name)
     return any(entry.value == f"{cls.__module__}:{cls.__qualname__}" for entry in entries)

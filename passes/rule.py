@@ -47,9 +47,11 @@ class Exactness(enum.IntEnum):
     """What a rule may do to numbers."""
 
     EXACT = 0
-    """The same bits, up to the freedom that the ops themselves have."""
+    """The same bits, as the ops' references on the CPU compute them; any nan is any other. The
+    kernels of a backend may round otherwise for other strides or sizes of the same numbers: what
+    order a product of matrices adds up in is not the rule's."""
     REFOLD = 1
-    """Constants are recombined, in at least f32: rounding moves, and does not grow."""
+    """Rounding moves, and does not grow; constants are recombined in at least f32."""
     FAST_MATH = 2
     """Numbers may change more; such rules fire only where asked for."""
 

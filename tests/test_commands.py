@@ -160,6 +160,18 @@ def test_wrong_inputs_of_a_run_are_explained(saved, capsys, arguments, says):
     assert says in capsys.readouterr().err
 
 
+def test_a_run_names_the_input_that_the_program_has_not(saved, tmp_path, capsys):
+    save_file({"scala": torch.ones(4)}, tmp_path / "in.safetensors")
+    assert cli.main(["run", str(saved), "--random", "--inputs", f"{tmp_path}/in.safetensors"]) == 2
+    err = capsys.readouterr().err
+    assert "the program has no tensor argument 'scala'" in err and "'scale'" in err
+
+
+def test_inspect_of_a_file_that_is_not_there(tmp_path, capsys):
+    assert cli.main(["inspect", f"{tmp_path}/none.rw"]) == 2
+    assert "the artifact can't be opened: No such file" in capsys.readouterr().err
+
+
 def test_run_wants_to_know_where_inputs_come_from(saved, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["run", str(saved)])

@@ -13,17 +13,22 @@ from rich.console import Console
 from torch import nn
 
 import rewright
+from rewright.artifact import parts
+from rewright.artifact.parts import Part
 from rewright.passes.partition.advice import ADVICE, advice_on
 from rewright.passes.partition.partition import partition
 from rewright.passes.partition.report import LeftOut, PartitionReport
 from rewright.report import EngineReport, Report, port_size
 from tests.passes.partition.test_partition import DIAMOND, parse_graph, taker
 
+PARTS = {name: Part(0, 0) for name in parts.PARTS} | {
+    "weights": Part(3, 4096), "prepared": Part(1, 2048), "graph": Part(7, 10),
+}  # fmt: skip
+
 
 def report(partitioned: PartitionReport | None = None, **changes: object) -> Report:
     made = Report(
-        "main", "cuda", 7, 3, 1, 2048, ("s0 in {1..8}",), {"weights": 4096, "IR": 10}, "eager",
-        partition=partitioned,
+        "main", "cuda", PARTS, ("s0 in {1..8}",), "eager", partition=partitioned,
     )  # fmt: skip
     return attrs.evolve(made, **changes)
 
@@ -72,7 +77,7 @@ def test_a_terminal_gets_tables(parted):
     console.print(report(parted, engines=(engine,)))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b[" in shown
-    assert "3 MiB" in shown and "<fast>_0" in shown
+    assert "3.0 MiB" in shown and "<fast>_0" in shown
     assert "<fast> has no aten.erf" in shown
     assert "net.py:2 (mid.left)" in shown
 
@@ -86,9 +91,9 @@ def test_a_page_needs_nothing_else(parted):
     assert not {"script", "link", "img"} & {tag for tag, _ in tags}
     assert "http" not in text and "@import" not in text
     assert "light-dark(" in text
-    for part in ("&lt;fast&gt;_0", "3 MiB", "2 profiles", "weights can be changed",
+    for part in ("&lt;fast&gt;_0", "3.0 MiB", "2 profiles", "weights can be changed",
                  "a &lt;warning&gt;", "2 captured", "net.py:2 (mid.left)", "<title>main",
-                 "96 bytes"):  # fmt: skip
+                 "96 B"):  # fmt: skip
         assert part in text, part
     assert "<fast>" not in text and "<warning>" not in text, "names are text"
 
@@ -129,7 +134,7 @@ def test_sizes_that_vary_have_the_bytes_of_the_largest():
     )
     (segment,) = partition(graph, [taker("aten.relu")]).segments
     assert [(p.bytes, p.most) for p in segment.inputs] == [(None, 30 * 16), (None, None)]
-    assert [port_size(port) for port in segment.outputs] == ["up to 480 bytes", "any size"]
+    assert [port_size(port) for port in segment.outputs] == ["up to 480 B", "any size"]
 
 
 # --------------------------------------------------------------------------- what to change

@@ -305,8 +305,21 @@ def test_settings_about_engines_need_engines(monkeypatch):
         Settings(target="cuda", min_block_size=4)
 
 
-def test_a_module_that_is_not_there_is_warned_of(net, caplog):
-    compiled(net, torch_executed_modules=["dwon", "up"])
-    (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert "torch_executed_modules has 'dwon', and no module in @main is called so" in line
-    assert "did you mean 'down'" in line
+@pytest.mark.parametrize(
+    ("setting", "others"),
+    [
+        ("torch_executed_modules", {"target": "rtx"}),
+        ("full_precision_modules", {"target": "cpu", "precision": "bf16"}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::rewright.errors.FallbackWarning")
+def test_a_module_that_is_not_there_is_warned_of(setting, others, net, caplog):
+    """By one text, for each setting that names modules: ahead of time and just in time."""
+    given = {setting: ["dwon", "up"], **others}
+    rewright.compile(net, (X,), **given)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        torch.compile(net, backend="rewright", options=given)(X)
+    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    text = f"{setting} has 'dwon', and no module in @main is called so: did you mean 'down'?"
+    assert lines == [text, text]

@@ -7,7 +7,6 @@ reason, and its segment runs in Torch from the IR that it was built from.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -21,6 +20,7 @@ from rewright.backends.tensorrt.log import LOG
 from rewright.backends.tensorrt.options import BuildOptions
 from rewright.backends.tensorrt.refitting import refitted_weights
 from rewright.backends.tensorrt.together import Order, engines_of
+from rewright.caller import warn
 from rewright.errors import EngineError, FallbackWarning
 from rewright.ir.graph import Graph, Node
 from rewright.ir.segments import segment_program
@@ -217,9 +217,8 @@ class Segment:
             return
         self._has_warned = True
         record_fallback(f"segment {self.name} runs in Torch: {error.message}")
-        warnings.warn(
+        warn(
             f"segment {self.name} runs in Torch, for its engine can't run here: {error}\n"
             "  on_engine_error='raise' makes this an error",
             FallbackWarning,
-            stacklevel=2,
         )

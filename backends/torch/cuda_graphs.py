@@ -21,7 +21,6 @@ Calls from several threads and streams take turns: a graph's memory is there onc
 from __future__ import annotations
 
 import threading
-import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from rewright.backends.torch.capturable import obstacle
 from rewright.backends.torch.cuda_capture import CudaRecorder, Recorder
 from rewright.backends.torch.graph_families import Captured, Family, Role
 from rewright.backends.torch.graph_outputs import Outputs
+from rewright.caller import warn
 from rewright.errors import FallbackWarning, SettingsError
 from rewright.ir.graph import Constant, Graph
 from rewright.ir.types import TensorType
@@ -215,11 +215,10 @@ def roles_of(graph: Graph, late: Sequence[Constant]) -> tuple[Role, ...]:
 
 def _say(reason: str) -> None:
     record_fallback(f"no CUDA graph: {' '.join(reason.split())}")
-    warnings.warn(
+    warn(
         f"a program runs without CUDA graphs: {reason}\n"
         "  cuda_graphs='auto' leaves alone, without a word, what can't be captured",
         FallbackWarning,
-        stacklevel=2,
     )
 
 

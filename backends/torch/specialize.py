@@ -22,7 +22,6 @@ after one warning: slow, never stale.
 from __future__ import annotations
 
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -32,6 +31,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from rewright.caller import warn
 from rewright.statistics import record
 
 _version: Final = attrgetter("_version")
@@ -115,10 +115,9 @@ class Specializations:
     def _warn(self) -> None:
         if not self._has_warned:
             self._has_warned = True
-            warnings.warn(
+            warn(
                 "parameters are inference tensors, whose changes can't be seen: constants are "
                 "prepared anew in every call. Create the model outside of torch.inference_mode()",
-                stacklevel=4,
             )
 
     def drop(self, key: tuple[int, ...]) -> None:

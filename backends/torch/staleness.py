@@ -11,13 +11,13 @@ and none to an inference tensor.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, Final
 
 from torch import Tensor
 
+from rewright.caller import warn
 from rewright.errors import StaleWeightsWarning
 
 _version: Final = attrgetter("_version")
@@ -54,9 +54,8 @@ class Watch:
         now = zip(self._held.items(), self._versions, strict=True)
         names = [name for (name, tensor), version in now if tensor._version != version]
         more = f" and {len(names) - 1} more were" if len(names) > 1 else " was"
-        warnings.warn(
+        warn(
             f"the weight {names[0]}{more} edited in place, but the program holds what it made of "
             "the weights before: call refit() on it, after each round of edits",
             StaleWeightsWarning,
-            stacklevel=5,
         )

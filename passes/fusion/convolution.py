@@ -252,6 +252,9 @@ def _is_per_channel(b: Handle, channels: Any, rank: int) -> Any:
 class FoldPadding(Rule):
     """conv(pad(x, zeros), w, b)  ->  conv(x, w, b, padding + zeros)"""
 
+    # Zeros that are there make nan of an infinite weight; those that are only meant are skipped.
+    exactness = REFOLD
+
     def pattern(self, x, w, b: Maybe, pad: Attr, padding: Attr, conv: Rest):
         padded = either(aten.pad(x, pad), aten.pad(x, pad, value=0), aten.constant_pad_nd(x, pad))
         return rw.conv(padded, w, b, padding=padding, **conv)

@@ -17,6 +17,7 @@ from rewright.ir.types import TensorType
 from rewright.passes.partition.advice import advice_on
 from rewright.passes.partition.assignment import is_free, tensor_bytes
 from rewright.passes.partition.doubles import double_reason
+from rewright.store import format_size
 
 
 @attrs.frozen
@@ -68,7 +69,7 @@ class SegmentReport:
         computing: of these, how many compute something.
         inputs: what goes in, without constants.
         outputs: what comes out.
-        constants: how many weights it uses.
+        constants: how many weights and prepared tensors it uses.
         constant_bytes: their bytes.
     """
 
@@ -188,8 +189,8 @@ def _segment_line(segment: SegmentReport) -> str:
     ports = " -> ".join(
         ", ".join(port.type for port in side) or "()" for side in (segment.inputs, segment.outputs)
     )
-    weights = f"{segment.constants} weights, {segment.constant_bytes / 2**20:.1f} MiB"
-    return f"{segment.name}: {segment.nodes} nodes, {weights}; {ports}"
+    held = f"{segment.constants} constants, {format_size(segment.constant_bytes)}"
+    return f"{segment.name}: {segment.nodes} nodes, {held}; {ports}"
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:

@@ -29,11 +29,13 @@ class Example:
         domains: what the elements of an input or constant are, as templates say it; by its
             number, or name.
         chosen: the alternatives that were taken, as ids of the patterns.
+        bound: the dtypes of the tensors that each variable is bound to, by its name.
     """
 
     graph: Graph
     domains: dict[int | str, str] = attrs.field(factory=dict)
     chosen: set[int] = attrs.field(factory=set)
+    bound: dict[str, set[torch.dtype]] = attrs.field(factory=dict)
 
     def types(self) -> tuple[TensorType, ...]:
         """The types of its inputs and constants."""

@@ -24,6 +24,15 @@ Sizes = Mapping[sympy.Symbol, int]
 FEEDS: Final = ((0, 1.0), (1, 1.0), (2, 30.0), (3, 300.0))
 """Seeds and spreads of the numbers that an example is run on."""
 
+ODD: Final = (0.0, -0.0, math.inf, -math.inf, math.nan)
+"""Numbers that what is exact has to keep, too: each is every eighth, in :func:`odd_feed`."""
+
+DTYPES: Final = (
+    *(torch.float32, torch.float16, torch.bfloat16, torch.float64),
+    *(torch.int64, torch.int32, torch.bool),
+)
+"""What examples are made of; those that never fire are not legal for the rule."""
+
 FLOATING: Final = frozenset((torch.float64, torch.float32, torch.float16, torch.bfloat16))
 
 
@@ -116,6 +125,46 @@ def feed(example: Example, seed: int, sizes: Sizes, spread: float = 1.0) -> Feed
     )
 
 
+def odd_feed(example: Example, sizes: Sizes) -> Feed:
+    """Numbers for `example`, zeros of both signs among them; infinite ones and nan, too.
+
+    Only where one of these may become an integer there are but zeros: what it becomes is for the
+    kernel to choose, and one kernel chooses differently for different strides.
+    """
+    plain = feed(example, len(FEEDS), sizes)
+    odd = ODD[:2] if _makes_integers(example.graph) else ODD
+    chance = torch.Generator().manual_seed(len(FEEDS))
+    values, domains = example.graph.inputs, example.domains
+
+    def among(tensor: torch.Tensor, domain: str) -> torch.Tensor:
+        if tensor.dtype not in FLOATING or domain:
+            return tensor
+        which = torch.randint(0, 8, tensor.shape, generator=chance)
+        for number, value in enumerate(odd):
+            tensor = tensor.masked_fill(which == number, value)
+        return tensor
+
+    return Feed(
+        tuple(
+            among(tensor, domains.get(value.index, ""))
+            for value, tensor in zip(values, plain.inputs, strict=True)
+        ),
+        {name: among(held, domains.get(name, "")) for name, held in plain.constants.items()},
+    )
+
+
+def _makes_integers(graph: Graph) -> bool:
+    def is_of(value: Value, floating: bool) -> bool:
+        dtype = value.type.dtype if isinstance(value.type, TensorType) else torch.bool
+        return dtype in FLOATING if floating else not (dtype in FLOATING or dtype == torch.bool)
+
+    return any(
+        any(is_of(value, True) for value in node.operands)
+        and any(is_of(value, False) for value in node.results)
+        for node in graph.walk()
+    )
+
+
 def _numbers(
     dtype: torch.dtype, shape: Sequence[int], domain: str, chance: torch.Generator
 ) -> torch.Tensor:
@@ -173,6 +222,7 @@ class Errors:
         apart: of the two from each other.
         scale: the largest number of the truth.
         broken: what no error can excuse: a nan where there was none, unequal integers.
+        changed: a number whose bits are not the same, and what it became. Any nan is any other.
     """
 
     own: float = 0.0
@@ -180,12 +230,27 @@ class Errors:
     apart: float = 0.0
     scale: float = 0.0
     broken: str = ""
+    changed: str = ""
 
-    def add(self, truth: torch.Tensor, own: torch.Tensor, new: torch.Tensor) -> None:
-        """Takes in one result: the truth, the pattern's, and the rule's."""
+    def add_bits(self, own: torch.Tensor, new: torch.Tensor) -> None:
+        """Takes in one result of which only the bits are looked at: the pattern's, and the rule's.
+
+        It may be inf or nan as well as a number.
+        """
         if own.dtype not in FLOATING:
             if not torch.equal(own, new):
                 self.broken = f"{own.dtype} results differ"
+        elif not self.changed:
+            same = (own == new) & (own.signbit() == new.signbit()) | own.isnan() & new.isnan()
+            for at in (~same).nonzero().tolist()[:1]:
+                digits = 17 if own.dtype == torch.float64 else 9
+                old, made = (f"{item[tuple(at)].item():.{digits}g}" for item in (own, new))
+                self.changed = f"{old} became {made}"
+
+    def add(self, truth: torch.Tensor, own: torch.Tensor, new: torch.Tensor) -> None:
+        """Takes in one result: the truth, the pattern's, and the rule's."""
+        self.add_bits(own, new)
+        if own.dtype not in FLOATING:
             return
         wide_own, wide_new, truth = own.double(), new.double(), truth.double()
         sound = torch.isfinite(truth) & torch.isfinite(wide_own)
@@ -261,18 +326,19 @@ def judge(errors: Errors, dtype: torch.dtype, exactness: Exactness, tolerance: f
     With ulp the distance of neighbouring numbers at the largest number of the truth:
 
     =============  ==========================================================================
-    ``EXACT``      results within 2 ulp of the pattern's
+    ``EXACT``      the same bits, -0.0 and inf among them; any nan for any other
     ``REFOLD``     error against float64 at most 1.5 x the pattern's own, or 2 ulp
     ``FAST_MATH``  error at most 1.5 x the pattern's own, or `tolerance` x the largest number
     =============  ==========================================================================
     """
     if errors.broken or dtype not in FLOATING:
         return errors.broken or None
-    two = 2 * ulp(errors.scale, dtype)
     if exactness == EXACT:
-        if errors.apart <= two:
+        if not errors.changed:
             return None
-        return f"results are {errors.apart:.3g} apart, more than 2 ulp ({two:.3g})"
+        most = f"; results are up to {errors.apart:.3g} apart" if errors.apart else ""
+        return f"the bits are not the same: {errors.changed}{most}"
+    two = 2 * ulp(errors.scale, dtype)
     least = tolerance * errors.scale if exactness == FAST_MATH else two
     if errors.new <= max(1.5 * errors.own, least):
         return None

@@ -6,8 +6,8 @@ For each pattern of a rule, and each dtype that it can be met with,
   that differ and sizes that often coincide, 1 among them, and some with a symbolic size;
 * on each, the rule must fire, the graph must verify, its types must be inferred again, and its
   outputs must be of the same types as before;
-* before and after are run on the same numbers, and their errors against float64 compared
-  (:func:`~rewright.passes.proof.precision.judge`);
+* before and after are run on the same numbers, and compared: bit by bit where the rule is EXACT,
+  else by their errors against float64 (:func:`~rewright.passes.proof.precision.judge`);
 * every alternative in the pattern must have been taken;
 * for every guard (:mod:`rewright.passes.proof.guards`, and ``where``) there must be an example
   that breaks only this one, on which the rule does not fire.
@@ -23,48 +23,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any, Final
 
 import attrs
 import torch
 
-from rewright.errors import RewrightError, RuleError
+from rewright.errors import RuleError
 from rewright.ir.graph import Graph
 from rewright.ir.sizes import symbol
-from rewright.ir.types import DTYPE_NAMES, TensorType
-from rewright.ir.verifier import verify
+from rewright.ir.types import DTYPE_NAMES
 from rewright.passes.declaration import Spelling
 from rewright.passes.driver import apply_rules
 from rewright.passes.index import index_of, plans_of
 from rewright.passes.patterns import Either, walk
+from rewright.passes.proof.advice import Trial, advice
+from rewright.passes.proof.checking import Wrong, check
 from rewright.passes.proof.draw import Draw, Reject, draw_for
 from rewright.passes.proof.examples import Example
 from rewright.passes.proof.guards import Guard, guards_of
-from rewright.passes.proof.precision import (
-    FEEDS,
-    FLOATING,
-    Errors,
-    Feed,
-    Sizes,
-    feed,
-    in_dtype,
-    judge,
-    one_thread,
-    run,
-)
+from rewright.passes.proof.precision import DTYPES, FLOATING, one_thread
 from rewright.passes.proof.sampling import Sampler
-from rewright.passes.rule import FAST_MATH, REFOLD, Rule, is_rule
+from rewright.passes.rule import FAST_MATH, Rule, is_rule
 from rewright.passes.variables import Pattern
 
 INSTANCES: Final = 24
 SHAPES: Final = 3
-
-DTYPES: Final = (
-    *(torch.float32, torch.float16, torch.bfloat16, torch.float64),
-    *(torch.int64, torch.int32, torch.bool),
-)
-"""What examples are made of; those that never fire are not legal for the rule."""
 
 _PER_DTYPE: Final = 4
 _TRIES: Final = 60
@@ -147,7 +130,25 @@ class _Prover:
         self.rejected: Counter[str] = Counter()
 
     def run(self) -> Proof:
-        """The proof."""
+        """The proof.
+
+        Raises:
+            RuleError: there is none.
+        """
+        try:
+            return self.prove()
+        except Wrong as wrong:
+            advised = advice(self.rule, wrong, [*self.trials()])
+            cause = wrong.__cause__
+            raise self.wrong(wrong.what, wrong.example.graph, wrong.after, advised) from cause
+
+    def prove(self) -> Proof:
+        """The proof.
+
+        Raises:
+            Wrong: the rule is wrong on an example.
+            RuleError: there is no proof for another reason.
+        """
         for spelling in self.rule.spellings:
             self.fire(spelling)
             self.take_all(spelling)
@@ -217,7 +218,8 @@ class _Prover:
             example = Sampler(spelling, draw, given=given, forced=forced).run()
             if draw.dtype not in example.dtypes():
                 raise Reject(f"no tensor is {DTYPE_NAMES[draw.dtype]}")
-            if not self.check(example):
+            if not check(self.rule, example):
+                self.note_refusal(example.graph)
                 return False
         except Reject as reject:
             self.rejected[str(reject)] += 1
@@ -256,33 +258,6 @@ class _Prover:
                 break
         self.symbolic += found
 
-    # -- one example
-
-    def check(self, example: Example) -> bool:
-        """Whether the rule fires on `example`, and is right there."""
-        before, after = example.graph, example.graph.copy()
-        run(before, feed(example, 0, _sizes(before)[0]))  # torch itself may refuse it
-        try:
-            applied = apply_rules(after, [self.rule], exactness=FAST_MATH)
-        except RuleError as error:
-            raise self.wrong(error.message, before) from error
-        if not applied.hits:
-            self.note_refusal(before)
-            return False
-        self.check_types(before, after)
-        errors = [Errors() for _ in before.outputs]
-        graphs = _Graphs(before, after)
-        for sizes in _sizes(before):
-            for seed, spread in FEEDS:
-                self.compare(graphs, feed(example, seed, sizes, spread), errors)
-        for index, (found, value) in enumerate(zip(errors, before.outputs, strict=True)):
-            assert isinstance(value.type, TensorType)
-            why = judge(found, value.type.dtype, self.rule.exactness, self.rule.tolerance)
-            if why is not None:
-                which = f" (root {index})" if len(errors) > 1 else ""
-                raise self.wrong(why + which, before, after)
-        return True
-
     def note_refusal(self, graph: Graph) -> None:
         """Remembers why the rule did not fire."""
         index = index_of((self.rule,), FAST_MATH)
@@ -293,41 +268,6 @@ class _Prover:
                     at, why = max(refusals, key=lambda refusal: refusal[0])
                     self.rejected[str(why)] += 1
                     self.refused_by_where |= plan.asks_where and at == len(plan.code) - 1
-
-    def check_types(self, before: Graph, after: Graph) -> None:
-        """The rewritten graph is well formed, and what it gives is of the same types."""
-        try:
-            verify(after, retype=True)
-        except RewrightError as error:
-            raise self.wrong(error.message, before, after) from error
-        for old, new in zip(before.outputs, after.outputs, strict=True):
-            if old.type != new.type:
-                raise self.wrong(f"a {old.type} became a {new.type}", before, after)
-
-    def compare(self, graphs: _Graphs, numbers: Feed, errors: list[Errors]) -> None:
-        """Runs both graphs, and adds up how far they are from the truth."""
-        own = run(graphs.before, numbers)
-        exact = numbers.cast(torch.float64)
-        truth = run(graphs.wide, exact)
-        try:
-            new = run(graphs.after, numbers)
-        except Reject as reject:
-            if "not implemented for" in str(reject):
-                raise
-            what = f"torch refuses the replacement: {reject}"
-            raise self.wrong(what, graphs.before, graphs.after) from reject
-        for found, *results in zip(errors, truth, own, new, strict=True):
-            found.add(*results)
-        if self.rule.exactness == REFOLD:
-            for other in numbers.nearby():
-                nearby = run(graphs.wide, other)
-                for found, *results in zip(errors, truth, own, nearby, strict=True):
-                    found.add_rounding(*results)
-        if any(result.dtype == torch.float64 for result in own):
-            narrow = run(graphs.narrow, numbers.cast(torch.float32))
-            shaken = [run(graphs.wide, other) for other in exact.shaken()]
-            for found, *results in zip(errors, truth, narrow, *shaken, strict=True):
-                found.add_estimate(*results)
 
     # -- near misses
 
@@ -394,7 +334,26 @@ class _Prover:
 
     # -- errors
 
-    def wrong(self, what: str, before: Graph, after: Graph | None = None) -> RuleError:
+    def trials(self) -> Iterator[Trial]:
+        """What becomes of a few examples of each dtype, for advice on a rule that is wrong."""
+        for spelling in self.rule.spellings:
+            for dtype in DTYPES:
+                found = 0
+                for draw in self.draws(spelling, dtype, "trial", _HOPELESS * 2):
+                    count = len(self.fired)
+                    try:
+                        if self.attempt(spelling, draw):
+                            yield Trial.of(spelling, self.fired[count][0], is_right=True)
+                            found += 1
+                    except Wrong as wrong:
+                        yield Trial.of(spelling, wrong.example, is_right=wrong.is_rounding)
+                        found += 1
+                    if found >= _PER_DTYPE * 2:
+                        break
+
+    def wrong(
+        self, what: str, before: Graph, after: Graph | None = None, hint: str | None = None
+    ) -> RuleError:
         """The error for a rule that is wrong."""
         what = what.removeprefix(f"rule {self.rule.name}").lstrip(": ")
         shown = str(before) if after is None else f"{before}\nbecame\n{after}"
@@ -402,6 +361,7 @@ class _Prover:
             f"rule {self.rule.name} is wrong: {what}\n{shown}",
             rule=self.rule.name,
             where=self.rule.location,
+            hint=hint,
         )
 
     def unproved(self, what: str) -> RuleError:
@@ -414,27 +374,3 @@ class _Prover:
             hint="state constraints, or define `example(self, draw)`"
             + (f"; most examples failed because: {common}" if common else ""),
         )
-
-
-class _Graphs:
-    """A graph before and after, and what the one before is in other dtypes."""
-
-    def __init__(self, before: Graph, after: Graph) -> None:
-        self.before = before
-        self.after = after
-
-    @cached_property
-    def wide(self) -> Graph:
-        """The graph before, computing in float64."""
-        return in_dtype(self.before, torch.float64)
-
-    @cached_property
-    def narrow(self) -> Graph:
-        """The graph before, computing in float32."""
-        return in_dtype(self.before, torch.float32)
-
-
-def _sizes(graph: Graph) -> list[Sizes]:
-    """Numbers for the symbols of a graph: 1, sizes that coincide, others."""
-    symbols = list(graph.symbols)
-    return [dict.fromkeys(symbols, size) for size in ((1, 2, 3, 7) if symbols else (0,))]

@@ -8,7 +8,7 @@ does not fit, and the node is drawn again; so examples are legal, and shapes var
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -115,7 +115,17 @@ class Sampler:
             raise Reject(f"nothing broke: {self.guard.text}", illegal=self.guard.kind == "same")
         self.example.graph.set_outputs(outputs)
         self._bind_symbols()
+        for name, variable in self.spelling.variables.items():
+            self.example.bound[name] = {*self._dtypes(self.known.get(id(variable)))}
         return self.example
+
+    def _dtypes(self, bound: Any) -> Iterator[torch.dtype]:
+        """The dtypes of the tensors that a variable is bound to; those of a Many are in slots."""
+        if isinstance(bound, list):
+            for slot in bound:
+                yield from self._dtypes(self.known.get(id(slot)))
+        elif isinstance(bound, Value) and isinstance(bound.type, TensorType):
+            yield bound.type.dtype
 
     def _extra_use(self, pattern: Pattern) -> Value:
         item = self.known.get(id(pattern))

@@ -107,17 +107,15 @@ def _load(path: Path) -> Any:
     Raises:
         InputError: there is no such file, or it is not one.
     """
-    import logging
-
     import torch
+
+    from rewright.frontends.export_log import torch_log_kept
 
     if not path.is_file():
         raise InputError("there is no such file", where=path, hint=_EXPORT)
-    quiet = logging.getLogger("torch.export")
-    level = quiet.level
-    quiet.setLevel(logging.CRITICAL)
     try:
-        return torch.export.load(path)
+        with torch_log_kept():
+            return torch.export.load(path)
     except Exception as error:  # torch raises of every kind on what it can't read
         said = (str(error).splitlines() or [""])[0]
         if path.suffix == ".rw":
@@ -129,8 +127,6 @@ def _load(path: Path) -> Any:
             f"the file is no exported program that torch {torch.__version__} can read: {said}",
             where=path, hint=_EXPORT,
         ) from error  # fmt: skip
-    finally:
-        quiet.setLevel(level)
 
 
 _EXPORT: Final = "torch.export.save(torch.export.export(model, args), 'model.pt2') writes one"

@@ -16,6 +16,7 @@ from rewright.interop.module import ProgramModule, is_traced
 if TYPE_CHECKING:
     import torch
 
+    from rewright.artifact.parts import Part
     from rewright.backends.tensorrt.segment import Segment
     from rewright.backends.torch.build import Built
     from rewright.backends.torch.cuda_graphs import GraphCounts
@@ -230,16 +231,16 @@ class CompiledProgram(ProgramModule):
 
     @property
     def prepared_bytes(self) -> int:
-        """The bytes of the prepared constants; those that are views of their sources included."""
-        types = [c.type for c in self.graph.constants.values() if not c.is_source]
-        return sum(getattr(found, "nbytes", 0) for found in types)
+        """The bytes of the part *prepared* (:data:`~rewright.artifact.parts.PARTS`)."""
+        return self._parts()["prepared"].bytes
 
-    def _bytes(self) -> dict[str, int]:
-        """The bytes of the parts of a saved file, but for a little that holds them together."""
-        from rewright.artifact.contents import sizes_of
+    def _parts(self) -> dict[str, Part]:
+        """How much there is of each part of the program."""
+        from rewright.artifact.contents import held_kinds, parts_of
 
         engines = {s.engine.data for s in self.segments if s.engine is not None}
-        return sizes_of(self.graph, self.settings.fallback == "torch", map(len, engines))
+        kinds = held_kinds(self.graph, fallback=self.settings.fallback == "torch")
+        return parts_of(self.graph, kinds, map(len, engines))
 
     def report(self) -> Report:
         """What was compiled: which backend runs what, and what to change to get more into it.

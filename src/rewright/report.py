@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 
+from rewright.artifact.parts import Part, rows
 from rewright.passes.partition.report import LeftOut, PartitionReport, Port
+from rewright.store import format_size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -62,7 +64,7 @@ class EngineReport:
         if not self.library:
             return f"{self.segment}: not built yet, its weights come with the first call"
         return (
-            f"{self.segment}: {self.layers} layers, {size_text(self.bytes)}, "
+            f"{self.segment}: {self.layers} layers, {format_size(self.bytes)}, "
             f"built by {self.library} in {self.seconds:.1f} s"
         )
 
@@ -74,12 +76,9 @@ class Report:
     Attributes:
         name: the program's.
         device: where it runs.
-        nodes: how many it has, those in segments included.
-        sources: how many constants are the model's own.
-        prepared: how many were computed from these before any call.
-        prepared_bytes: their bytes.
+        parts: how much there is of each of :data:`~rewright.artifact.parts.PARTS`, which says what
+            they are; ``rewright inspect`` has the same of a saved program.
         symbols: the sizes that vary, with their ranges, as text.
-        bytes: of the parts of a saved file, by their names.
         torch_backend: what runs what stays in Torch.
         cuda_graphs: what became of the calls where they are to be captured; None where not.
         engines: those of its segments.
@@ -89,12 +88,8 @@ class Report:
 
     name: str
     device: str
-    nodes: int
-    sources: int
-    prepared: int
-    prepared_bytes: int
+    parts: Mapping[str, Part]
     symbols: tuple[str, ...]
-    bytes: Mapping[str, int]
     torch_backend: str
     cuda_graphs: str | None = None
     engines: tuple[EngineReport, ...] = ()
@@ -102,14 +97,11 @@ class Report:
 
     def __str__(self) -> str:
         """A few lines of plain text."""
-        kept = f" ({size_text(self.prepared_bytes)})" if self.prepared else ""
         return "\n".join(
             [
                 f"program {self.name} on {self.device}",
-                f"  nodes      {self.nodes}",
-                f"  constants  {self.sources} sources, {self.prepared} prepared{kept}",
+                *(f"  {label:<10} {text}" for label, text in rows(self.parts)),
                 f"  symbols    {', '.join(self.symbols) or 'none'}",
-                f"  bytes      {', '.join(f'{n} {size_text(b)}' for n, b in self.bytes.items())}",
                 f"  backend    torch ({self.torch_backend})",
                 *([f"  cuda graphs {self.cuda_graphs}"] if self.cuda_graphs is not None else []),
                 *(f"  engine     {engine}" for engine in self.engines),
@@ -180,14 +172,14 @@ def _segments(report: Report, partition: PartitionReport) -> list[RenderableType
         return [headline]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name, kind in (("segment", "left"), ("backend", "left"), ("nodes", "right"),
-                       ("weights", "right"), ("engine", "right"), ("in", "left"),
+                       ("constants", "right"), ("engine", "right"), ("in", "left"),
                        ("out", "left")):  # fmt: skip
         table.add_column(name, justify=kind, overflow="fold")  # type: ignore[arg-type]
     for segment in partition.segments:
         engine = report.engine(segment.name)
-        held = size_text(engine.bytes) if engine and engine.library else "-"
+        held = format_size(engine.bytes) if engine and engine.library else "-"
         table.add_row(
-            segment.name, segment.backend, str(segment.nodes), size_text(segment.constant_bytes),
+            segment.name, segment.backend, str(segment.nodes), format_size(segment.constant_bytes),
             held, _ports(segment.inputs), _ports(segment.outputs),
         )  # fmt: skip
     return [headline, table]
@@ -206,8 +198,8 @@ def _bytes(port: Port) -> str:
 def port_size(port: Port) -> str:
     """The bytes of a port as people read them."""
     if port.bytes is not None:
-        return size_text(port.bytes)
-    return f"up to {size_text(port.most)}" if port.most is not None else "any size"
+        return format_size(port.bytes)
+    return f"up to {format_size(port.most)}" if port.most is not None else "any size"
 
 
 def _left(partition: PartitionReport) -> list[RenderableType]:
@@ -248,30 +240,16 @@ def places(nodes: list[LeftOut], most: int = 3) -> str:
 def report_of(program: CompiledProgram) -> Report:
     """The report of a program."""
     graph = program.graph
-    sources = sum(constant.is_source for constant in graph.constants.values())
     return Report(
         name=graph.name,
         device=str(graph.device),
-        nodes=sum(1 for _ in graph.walk()),
-        sources=sources,
-        prepared=len(graph.constants) - sources,
-        prepared_bytes=program.prepared_bytes,
+        parts=program._parts(),
         symbols=tuple(
             f"{symbol} in {{{' | '.join(map(str, info.ranges))}}}"
             for symbol, info in graph.symbols.items()
         ),
-        bytes=program._bytes(),
         torch_backend=program.settings.torch_backend,
         cuda_graphs=None if program.cuda_graphs is None else str(program.cuda_graphs),
         engines=tuple(EngineReport.of(segment) for segment in program.segments),
         partition=program.partition,
     )
-
-
-def size_text(count: float) -> str:
-    """A number of bytes as people read it: ``1.5 MiB``."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.4g} {unit}"
-        count /= 1024
-    return f"{count:.4g} GiB"

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from rewright.artifact.parts import rows
 from rewright.passes.partition.report import LeftOut, PartitionReport, Port, SegmentReport
-from rewright.report import Report, grouped, places, port_size, size_text
+from rewright.report import Report, grouped, places, port_size
+from rewright.store import format_size
 
 if TYPE_CHECKING:
     from rewright.report import EngineReport
@@ -84,17 +86,14 @@ def _head(report: Report) -> Iterable[str]:
     yield f"<h1>{escape(report.name)}</h1>"
     facts = {
         "runs on": report.device,
-        "nodes": f"{report.nodes:,}",
-        "constants": f"{report.sources:,} of the model, {report.prepared:,} prepared"
-        + (f" ({size_text(report.prepared_bytes)})" if report.prepared else ""),
+        **dict(rows(report.parts)),
         "sizes that vary": ", ".join(report.symbols) or "none",
-        "in a file": ", ".join(f"{n} {size_text(b)}" for n, b in report.bytes.items() if b),
         "Torch runs its part by": report.torch_backend,
     }
     if report.cuda_graphs is not None:
         facts["CUDA graphs"] = report.cuda_graphs
-    rows = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
-    yield f"<dl>{''.join(rows)}</dl>"
+    shown = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
+    yield f"<dl>{''.join(shown)}</dl>"
 
 
 def _share(partition: PartitionReport) -> Iterable[str]:
@@ -115,7 +114,7 @@ def _segments(report: Report, partition: PartitionReport) -> Iterable[str]:
     if not partition.segments:
         return
     yield "<h2>Segments</h2>"
-    head = ("segment", "#nodes", "weights", "goes in", "comes out", "engine")
+    head = ("segment", "#nodes", "constants", "goes in", "comes out", "engine")
     rows = [_segment(segment, report.engine(segment.name)) for segment in partition.segments]
     yield _table(head, rows)
 
@@ -125,7 +124,7 @@ def _segment(segment: SegmentReport, engine: EngineReport | None) -> Sequence[st
         f'<code class="name">{escape(segment.name)}</code><br>'
         f'<span class="soft">{escape(segment.backend)}</span>',
         _nodes(segment),
-        f"{size_text(segment.constant_bytes)}<br>"
+        f"{format_size(segment.constant_bytes)}<br>"
         f'<span class="soft">{_count(segment.constants, "tensor").replace(" ", "&nbsp;")}</span>',
         _ports(segment.inputs),
         _ports(segment.outputs),
@@ -149,7 +148,7 @@ def _engine(engine: EngineReport | None) -> str:
         about.append(f"{engine.profiles} profiles")
     if engine.can_be_refitted:
         about.append("weights can be changed")
-    said = f'{size_text(engine.bytes)}<br><span class="soft">{" · ".join(about)}</span>'
+    said = f'{format_size(engine.bytes)}<br><span class="soft">{" · ".join(about)}</span>'
     if engine.log:
         lines = "".join(f"<li><code>{escape(line)}</code></li>" for line in engine.log)
         said += f"<details><summary>build log</summary><ul>{lines}</ul></details>"

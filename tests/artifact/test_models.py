@@ -276,10 +276,13 @@ def test_weights_are_left_to_engines_where_there_is_no_fallback(tmp_path, capsys
     for name in ("small", "whole"):
         main(["inspect", "--json", str(tmp_path / f"{name}.rw")])
         made = json.loads(capsys.readouterr().out)
-        sizes[name] = made["bytes"]
+        sizes[name] = {part: made["parts"][part]["bytes"] for part in made["parts"]}
+        program = {"small": small, "whole": whole}[name]
+        assert program.report().to_json()["parts"] == made["parts"]
         assert len(made["engines"]) == 1 and made["engines"][0]["library"].startswith("tensorrt")
     assert sizes["whole"]["weights"] > 4 * (8 * 16 + 16 * 4)
     assert sizes["small"]["weights"] < 100 and sizes["small"]["prepared"] < 100
+    assert sizes["small"]["left_out"] >= sizes["whole"]["weights"]
     assert sizes["small"]["engines"] > 0
 
 

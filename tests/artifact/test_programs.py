@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,14 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import rewright
+from rewright.artifact.inspect import describe, parser
+from rewright.artifact.parts import PARTS
+from rewright.cli import main
 from rewright.errors import ArtifactError, InputError, RewrightWarning, SettingsError
 from rewright.ir.printer import print_graph
 from tests.artifact.zoo import CASES, Case, Pair, Perceptron, Scores, assert_equal, leaves
 
+ROOT = Path(__file__).parents[2]
 BY_NAME = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
@@ -370,8 +375,6 @@ def test_no_code_is_ever_trusted(tmp_path):
 
 
 def test_inspect_shows_what_is_inside_without_torch(fresh_python, tmp_path, capsys):
-    from rewright.cli import main
-
     path = saved(CASES["folding"].compile(), tmp_path)
     assert main(["inspect", str(path)]) == 0
     shown = capsys.readouterr().out
@@ -379,8 +382,8 @@ def test_inspect_shows_what_is_inside_without_torch(fresh_python, tmp_path, caps
     assert main(["inspect", str(path), "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["format"] == 1 and made["producer"]["torch"] == torch.__version__
-    total = sum(made["bytes"].values())
-    assert 0 < total < path.stat().st_size and made["bytes"]["prepared"] > 5 * 3 * 9 * 4
+    assert made["file"] == path.stat().st_size
+    assert made["file"] > made["parts"]["prepared"]["bytes"] > 5 * 3 * 9 * 4
     code = (
         "import sys; from rewright.cli import main; "
         f"assert main(['inspect', {str(path)!r}]) == 0; print('torch' in sys.modules)"
@@ -388,12 +391,42 @@ def test_inspect_shows_what_is_inside_without_torch(fresh_python, tmp_path, caps
     assert fresh_python(code).splitlines()[-1] == "False"
 
 
-def test_the_report_says_what_a_file_would_hold(tmp_path):
+@BY_NAME
+def test_the_report_and_inspect_say_the_same_of_each_part(case, tmp_path, capsys):
+    program = case.compile()
+    path = saved(program, tmp_path)
+    found = describe(str(path))["parts"]
+    loaded = rewright.load(path)
+    assert found == program.report().to_json()["parts"] == loaded.report().to_json()["parts"]
+    held = [c for c in program.graph.constants.values() if c.is_source]
+    assert found["weights"]["count"] + found["sources"]["count"] <= len(held)
+    assert main(["inspect", str(path)]) == 0
+    shown, said = capsys.readouterr().out, str(program.report())
+    for label in ("constants", "graph"):
+        rows = [
+            [line.split(maxsplit=1)[1] for line in text.splitlines() if line.split()[0] == label]
+            for text in (shown, said)
+        ]
+        assert rows[0] == rows[1] and len(rows[0]) == 1
+
+
+def test_sources_that_were_not_saved_are_counted_by_nobody(tmp_path):
     program = CASES["folding"].compile()
-    rows = [row for row in str(program.report()).splitlines() if row.startswith("  bytes")]
-    assert len(rows) == 1
-    for part in ("weights", "prepared", "sources", "engines", "IR"):
-        assert part in rows[0]
+    assert program.report().parts["sources"].count > 0
+    program.save(tmp_path / "a.rw", sources=False)
+    found = describe(str(tmp_path / "a.rw"))["parts"]
+    assert found["sources"] == {"count": 0, "bytes": 0}
+    loaded = rewright.load(tmp_path / "a.rw")
+    assert loaded.report().to_json()["parts"] == found
+    assert loaded.prepared_bytes == program.prepared_bytes == found["prepared"]["bytes"] > 0
+
+
+def test_each_part_is_explained_once():
+    """By one table, which `rewright inspect --help` prints and docs/ARTIFACT.md has."""
+    page = (ROOT / "docs/ARTIFACT.md").read_text(encoding="utf-8")
+    for name, meaning in PARTS.items():
+        assert f"| `{name}` | {meaning} |" in page
+        assert meaning in parser().format_help()
 
 
 @pytest.mark.parametrize("ops", ["mylib", [3]])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +16,15 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 import rewright
 from rewright import Input
-from rewright.errors import FrontendError, InputError, SettingsError, UnsupportedError
+from rewright.errors import (
+    CompileError,
+    FrontendError,
+    InputError,
+    SettingsError,
+    UnsupportedError,
+)
+from rewright.frontends.export_log import torch_log_kept
+from rewright.interop import formats
 
 from .checks import compare_call, export_and_compare, fresh
 
@@ -334,6 +345,7 @@ def test_inputs_give_sizes_their_ranges():
         ([Input((4, 3), dtype=torch.float16)], "exported as f32.*described as f16"),
         ([Input((4, 3)), Input((4, 3))], "2 inputs are described, the program takes 1"),
         ([Input((4, 3), name="y")], "no tensor argument 'y'"),
+        ([Input((4, 3), name="x"), Input((4, 3))], "name all inputs or none"),
         ([3], "must be tensors or rewright.Input, not int"),
         (Input((4, 3)), "inputs is a Input, expected a list"),
     ],
@@ -726,3 +738,80 @@ def test_a_cache_of_transformers_as_an_argument():
     assert type(program(x, cache(7))[1]) is DynamicCache
     with pytest.raises(InputError, match=r"cache\['key_cache'\]\[0\] is 33"):
         program(x, cache(33))
+
+
+# --------------------------------------------------------------------------- torch's own log
+
+
+class Branches(nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:  # what torch.export can't follow
+            return x.relu()
+        return x
+
+
+SHAPES = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+
+
+@pytest.fixture
+def heard():
+    """What torch's logs say, as texts; that of sizes has handlers of its own."""
+    texts, handler = [], logging.Handler()
+    handler.emit = lambda record: texts.append(record.getMessage())
+    loggers = (logging.getLogger("torch"), SHAPES)
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield texts
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+def test_torch_s_log_does_not_hide_why_an_export_failed(heard, capsys, caplog):
+    model, args = Branches().eval(), (torch.ones(3),)
+    with caplog.at_level(logging.DEBUG, "rewright"), pytest.raises(FrontendError) as caught:
+        rewright.compile(model, args)
+    assert capsys.readouterr().err == "" and heard == []
+    assert "data-dependent" in caught.value.message
+    file, _, line = caught.value.where.partition(":")
+    text = (Path.cwd() / file).read_text().splitlines()[int(line.split()[0]) - 1]
+    assert text.strip() == "if x.sum() > 0:  # what torch.export can't follow"
+    assert "torch.cond" in caught.value.hint
+    assert 'def forward(self, arg0_1: "f32[3]")' in caplog.text, "it is in our log"
+    with pytest.raises(Exception, match="data-dependent"):
+        torch.export.export(model, args)
+    assert "def forward(" in capsys.readouterr().err, "torch's own call says what it did"
+
+
+def test_what_torch_says_of_an_export_that_works_is_heard(heard):
+    with torch_log_kept():
+        SHAPES.warning("first")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(SHAPES.warning, "of another thread").result()
+        assert heard == ["of another thread"]
+    assert heard == ["of another thread", "first"]
+
+    @torch_log_kept()
+    def fails():
+        SHAPES.warning("second")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fails()
+    assert heard[2:] == []
+
+
+def test_what_torch_logs_asks_for_is_heard_at_once(heard, monkeypatch):
+    for asked, number in (("dynamic", 1), ("+rewright", 0), ("", 0)):
+        monkeypatch.setenv("TORCH_LOGS", asked)
+        heard.clear()
+        with torch_log_kept():
+            SHAPES.warning("now")
+            assert len(heard) == number
+
+
+def test_torch_s_log_does_not_hide_that_a_program_can_not_be_exported(heard, capsys, monkeypatch):
+    program = rewright.compile(nn.Linear(4, 4).eval(), (torch.ones(3, 4),))
+    monkeypatch.setattr(formats, "portable", lambda *_, **__: Branches())
+    with pytest.raises(CompileError, match=r"torch\.export can't export @main"):
+        program.to_exported_program()
+    assert capsys.readouterr().err == "" and heard == []

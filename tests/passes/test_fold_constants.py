@@ -58,7 +58,7 @@ def test_an_exported_program_computes_its_constants_once():
     assert [node.op.name for node in program.graph] == ["rw.linear"]
     same(program(X), model(X).detach())
     assert program.prepared_bytes == 8 * 8 * 4 + 8 * 4
-    assert "2 prepared (288 bytes)" in program.report()
+    assert "2 prepared (288 B)" in program.report()
 
 
 def replace_parameter(model: Scaled) -> None:

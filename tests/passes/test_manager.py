@@ -1,5 +1,6 @@
 """Passes, pipelines and their edits, running them, and the registry."""
 
+import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from typing import ClassVar
@@ -214,6 +215,22 @@ class TestRegistry:
 
         assert "passes/dce.py" in caught.value.where
         assert "test_manager.py" in caught.value.where
+        assert 'write `name = "my-dce"` in the class Other' in caught.value.hint
+
+    def test_a_name_of_ours_is_refused_where_it_is_declared(self, tmp_path):
+        """In a process that has compiled nothing, so that nothing has asked for our passes yet."""
+        file = tmp_path / "mine.py"
+        file.write_text(
+            "from rewright.passes import Pass, register_pass\n"
+            "@register_pass\n"
+            "class CSE(Pass):\n"
+            "    pass\n"
+        )
+        done = subprocess.run([sys.executable, file], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "PassError: there is a pass called cse already" in done.stderr
+        assert "passes/cse.py" in done.stderr and "mine.py:2" in done.stderr
+        assert 'write `name = "my-cse"` in the class CSE' in done.stderr
 
     def test_an_option_that_is_none(self):
         with pytest.raises(PassError, match="'limit' of pass forgetful is not one of") as caught:

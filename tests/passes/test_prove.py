@@ -118,7 +118,9 @@ class SplitCat(Rule):
 
 
 class Pool(Rule):
-    """relu(max_pool(x))  ->  max_pool(relu(x))"""
+    """relu(max_pool(x))  ->  max_pool(relu(x))      where a zero may have another sign"""
+
+    exactness = REFOLD
 
     def pattern(self, x: Tensor(dtype=FLOATS), window: Rest):
         return aten.relu(aten.max_pool2d(x, **window))
@@ -315,6 +317,20 @@ def test_a_class_without_a_pattern_has_nothing_to_prove():
 
     with pytest.raises(RuleError, match=r"(?s)Misspelled has no `pattern`.*methods are patern"):
         Misspelled.prove()
+
+
+def test_exact_is_to_the_bit():
+    """What is equal within an ulp, or but for the sign of a zero, is REFOLD and not EXACT."""
+
+    class Once(Silu):
+        exactness = EXACT
+
+    class AnySign(Pool):
+        exactness = EXACT
+
+    for rule in (Once, AnySign):
+        with pytest.raises(RuleError, match="the bits are not the same"):
+            rule.prove()
 
 
 def test_integers_are_met_where_the_ops_take_them():

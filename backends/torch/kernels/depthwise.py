@@ -12,7 +12,6 @@ can record it. What was not compiled before a recording is torch's in it.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from rewright.caller import warn
 from rewright.errors import FallbackWarning
 from rewright.ir.convolutions import (
     DEPTHWISE_CHANNELS,
@@ -234,11 +234,10 @@ def _by_triton(input: Tensor, weight: Tensor, bias: Tensor | None, *steps: Any) 
             raise
         except Exception as error:  # no C compiler, a GPU that triton has no code for: many kinds
             _refused.add(key)
-            warnings.warn(
+            warn(
                 f"Triton can't compile the depthwise convolution of {tuple(weight.shape)} for "
                 f"{input.device}, and torch's own runs in its place: {error}",
                 FallbackWarning,
-                stacklevel=2,
             )
             return _by_torch(input, weight, bias, *steps)
     _ready.add(key)

@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from rewright.artifact.parts import Part
 from rewright.backends.torch.liveness import plan
 from rewright.backends.torch.prepare import recipe_sources
 from rewright.ir.attributes import Opaque, leaves
@@ -101,13 +102,38 @@ def op_names(graph: Graph) -> list[str]:
     return sorted(name.removeprefix(_FUNCTIONAL) for name in names)
 
 
-def sizes_of(graph: Graph, fallback: bool, engines: Iterable[int]) -> dict[str, int]:
-    """The bytes of each part of a program's artifact. Memory that constants share counts twice."""
-    sizes = {
-        kind: _bytes_of(constants)
-        for kind, constants in kinds_of(graph, fallback=fallback).stored().items()
+def parts_of(graph: Graph, kinds: Kinds, engines: Iterable[int]) -> dict[str, Part]:
+    """How much there is of each of :data:`~rewright.artifact.parts.PARTS`.
+
+    Args:
+        graph: the graph of a program.
+        kinds: its constants.
+        engines: the bytes of each of its engines.
+    """
+    known = [*engines]
+    tensors = {**kinds.stored(), "left_out": kinds.left_out}
+    return {
+        **{kind: Part(len(found), _bytes_of(found)) for kind, found in tensors.items()},
+        "engines": Part(len(known), sum(known)),
+        "graph": Part(sum(1 for _ in graph.walk()), len(text_of(graph))),
     }
-    return {**sizes, "engines": sum(engines), "IR": len(print_graph(graph).encode())}
+
+
+def text_of(graph: Graph) -> bytes:
+    """The graph as it stands in a file."""
+    return f"{print_graph(graph)}\n".encode()
+
+
+def held_kinds(graph: Graph, *, fallback: bool = True) -> Kinds:
+    """The constants of a program, without the sources that its file did not have.
+
+    Just in time nothing has data: weights come with each call.
+    """
+    kinds = kinds_of(graph, fallback=fallback)
+    if all(constant.data is None for constant in graph.constants.values()):
+        return kinds
+    held = tuple(c for c in kinds.sources if c.data is not None and not c.data.is_meta)
+    return attrs.evolve(kinds, sources=held)
 
 
 def _bytes_of(constants: tuple[Constant, ...]) -> int:

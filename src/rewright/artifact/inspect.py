@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rewright.artifact.container import open_container
-from rewright.artifact.manifest import read_manifest, sizes_of
+from rewright.artifact.manifest import read_manifest
+from rewright.artifact.parts import PARTS, decode_parts, encode_parts, rows
 from rewright.errors import ArtifactError
 from rewright.store import format_size
 
@@ -22,7 +24,10 @@ def parser() -> argparse.ArgumentParser:
         prog="rewright inspect",
         description="Show what is in a saved program. Reads its manifest only: no weights, no "
         "engines, no torch.",
-        epilog="example: rewright inspect bert.rw --json",
+        epilog="parts, as report() counts them, too:\n"
+        + "".join(f"  {name:<10} {meaning}\n" for name, meaning in PARTS.items())
+        + "\nexample: rewright inspect bert.rw --json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("file", metavar="FILE", help="what program.save() wrote")
     made.add_argument("--json", action="store_true", help="write JSON")
@@ -55,15 +60,16 @@ def describe(path: str) -> dict[str, Any]:
     with file:
         container = open_container(path, file)
         manifest = read_manifest(container)
+        size = os.fstat(file.fileno()).st_size
     try:
-        return _described(manifest)
+        return _described(manifest, size)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"the artifact is damaged: its manifest is not that of a program ({error})", path=path
         ) from error
 
 
-def _described(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _described(manifest: Mapping[str, Any], size: int) -> dict[str, Any]:
     summary, signature = manifest["summary"], manifest["signature"]
     names = {a["input"]: a["name"] for a in signature["arguments"] if a["input"] is not None}
     inputs = [[names.get(n, name), kind] for n, (name, kind) in enumerate(summary["inputs"])]
@@ -72,15 +78,13 @@ def _described(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "producer": manifest["producer"],
         "program": summary["name"],
         "device": summary["device"],
-        "nodes": summary["nodes"],
         "inputs": [{"name": str(name), "type": str(kind)} for name, kind in inputs],
         "outputs": [str(kind) for kind in summary["outputs"]],
         "writebacks": summary["writebacks"],
         "sizes": {str(s): [str(r) for r in ranges] for s, ranges in summary["symbols"].items()},
         "settings": manifest["settings"],
-        "bytes": sizes_of(manifest),
-        "constants": len(manifest["constants"]["places"]),
-        "left_out": len(manifest["left_out"]),
+        "parts": encode_parts(decode_parts(summary["parts"])),
+        "file": size,
         "engines": [
             {
                 "segment": item["segment"],
@@ -98,7 +102,7 @@ def _described(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _rows(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     producer = made["producer"]
     libraries = "".join(f", {name}" for name in producer.get("tensorrt", ()))
-    yield "program", f"{made['program']}, {made['nodes']} nodes on {made['device']}"
+    yield "program", f"{made['program']} on {made['device']}"
     yield "made by", f"rewright {producer['rewright']}, torch {producer['torch']}{libraries}"
     yield "format", str(made["format"])
     for at, item in enumerate(made["inputs"]):
@@ -109,13 +113,11 @@ def _rows(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "" if at else "sizes", f"{symbol} in {{{' | '.join(ranges)}}}"
     if made["writebacks"]:
         yield "write-backs", str(made["writebacks"])
-    for at, (name, size) in enumerate(made["bytes"].items()):
-        yield "" if at else "bytes", f"{name:<10} {format_size(size):>12}"
-    left_out = f", {made['left_out']} left to engines" if made["left_out"] else ""
-    yield "constants", f"{made['constants']}{left_out}"
+    yield from rows(decode_parts(made["parts"]))
+    yield "file", format_size(made["file"])
     for at, engine in enumerate(made["engines"]):
         text = f"{engine['segment']}: {engine['layers']} layers, {format_size(engine['bytes'])}"
-        yield "" if at else "engines", f"{text}, {engine['library']}"
+        yield "" if at else "engine of", f"{text}, {engine['library']}"
     for at, (name, value) in enumerate(made["settings"].items()):
         yield "" if at else "settings", f"{name} = {json.dumps(value)}"
     yield "operators", f"{len(made['operators'])} kinds"

@@ -60,12 +60,3 @@ def read_manifest(container: Container) -> dict[str, Any]:
 
 def _is_member(item: Any) -> bool:
     return isinstance(item, dict) and isinstance(item.get("digest"), str)
-
-
-def sizes_of(manifest: Mapping[str, Any]) -> dict[str, int]:
-    """The bytes of an artifact's parts."""
-    members = {name: item["size"] for name, item in manifest["members"].items()}
-    sizes = {name.partition(".")[0]: members[name] for name in _NEEDED[1:]}
-    sizes["engines"] = sum(n for name, n in members.items() if name.startswith("engines/"))
-    sizes["IR"] = members["program.ir"]
-    return sizes

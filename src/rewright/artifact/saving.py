@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -14,14 +14,21 @@ from torch import Tensor
 
 import rewright
 from rewright.artifact.container import FORMAT, Writer
-from rewright.artifact.contents import Kinds, kinds_of, op_names, opaque_part
+from rewright.artifact.contents import (
+    Kinds,
+    kinds_of,
+    op_names,
+    opaque_part,
+    parts_of,
+    text_of,
+)
+from rewright.artifact.parts import encode_parts
 from rewright.artifact.plain import dumps
 from rewright.artifact.signature import encode_reports, encode_settings, encode_signature
 from rewright.artifact.weights import FILES, Collected, collect, file_name
 from rewright.backends.torch.prepare import prepared_now
 from rewright.errors import ArtifactError
 from rewright.ir.graph import Constant, Graph
-from rewright.ir.printer import print_graph
 
 if TYPE_CHECKING:
     from rewright.program import CompiledProgram
@@ -37,7 +44,7 @@ def save(program: CompiledProgram, path: PathLike, *, sources: bool = True) -> N
     kinds = kinds_of(graph, fallback=settings.fallback == "torch", sources=sources)
     constants = _constants(graph, kinds)
     engines = [*_engines(program)]
-    text = f"{print_graph(graph)}\n".encode()
+    text = text_of(graph)
     members: dict[str, Any] = {}
     with _written(Path(path)) as file:
         writer = Writer(file)
@@ -63,7 +70,7 @@ def save(program: CompiledProgram, path: PathLike, *, sources: bool = True) -> N
             "engines": engines,
             "reports": encode_reports(program),
             "operators": op_names(graph),
-            "summary": _summary(graph),
+            "summary": _summary(graph, kinds, members),
         }
         writer.finish(dumps(manifest))
 
@@ -175,11 +182,12 @@ def _producer(program: CompiledProgram) -> dict[str, Any]:
     }
 
 
-def _summary(graph: Graph) -> dict[str, Any]:
+def _summary(graph: Graph, kinds: Kinds, members: Mapping[str, Any]) -> dict[str, Any]:
+    engines = [item["size"] for name, item in members.items() if name.startswith("engines/")]
     return {
+        "parts": encode_parts(parts_of(graph, kinds, engines)),
         "name": graph.name,
         "device": graph.device,
-        "nodes": sum(1 for _ in graph.walk()),
         "inputs": [[value.hint, str(value.type)] for value in graph.inputs],
         "outputs": [str(value.type) for value in graph.outputs],
         "writebacks": len(graph.targets),

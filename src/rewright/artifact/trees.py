@@ -22,7 +22,6 @@ import collections
 import dataclasses
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Final
@@ -35,6 +34,7 @@ from torch.utils._pytree import SUPPORTED_NODES, TreeSpec
 
 from rewright.artifact.plain import NotPlainError, decode, encode
 from rewright.artifact.records import Record
+from rewright.caller import warn
 from rewright.errors import ArtifactError, RewrightWarning
 from rewright.ir.trees import child_keys, children, is_leaf
 
@@ -213,12 +213,11 @@ def decode_tree(made: Any, where: str, *, replace: bool) -> TreeSpec | None:
     missing: dict[str, None] = {}
     spec = _decode(made["tree"], where, missing if replace else None, 0)
     if missing:
-        warnings.warn(
+        warn(
             f"{where} holds objects of {', '.join(missing)}, which this process does not have: "
             "records with the same fields stand for them\n"
             "  import the module that defines and registers the class before rewright.load",
             RewrightWarning,
-            stacklevel=2,
         )
     return spec
 

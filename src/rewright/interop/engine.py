@@ -12,7 +12,6 @@ import functools
 import json
 import operator
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from rewright.caller import warn
 from rewright.errors import EngineError, FallbackWarning, RewrightError, UnsupportedError
 from rewright.interop.operators import NAMESPACE, declare
 from rewright.interop.sizes_at import SizesAt, empty_like
@@ -240,10 +240,9 @@ def _load(engine: Tensor, constants: Sequence[Tensor], about: str) -> Callable[.
         from rewright.statistics import record_fallback
 
         record_fallback(f"segment {graph.name} runs in Torch: {error.message}")
-        warnings.warn(
+        warn(
             f"segment {graph.name} runs in Torch, for its engine can't run here: {error}",
             FallbackWarning,
-            stacklevel=2,
         )
     return _in_torch(graph, constants)
 

@@ -17,6 +17,7 @@ from torch.jit._trace import TracerWarning
 from rewright.backends.torch.refusal import Refusal
 from rewright.errors import CompileError, InputError, UnsupportedError
 from rewright.frontends.autocast import OFF, autocast_set_to
+from rewright.frontends.export_log import export_kept_quiet
 from rewright.interop.engine import engine_calls
 from rewright.interop.portable import portable
 from rewright.interop.shapes import (
@@ -58,7 +59,7 @@ def _export(
     name: str, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any
 ) -> torch.export.ExportedProgram:
     try:
-        with torch.no_grad(), autocast_set_to(OFF):
+        with torch.no_grad(), autocast_set_to(OFF), export_kept_quiet():
             return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
     except Exception as error:
         raise CompileError(
