@@ -117,9 +117,15 @@ def save(name: str, place: Place, folder: Path) -> None:
     torch.save(known, folder / f"{name}.pt")
 
 
+def surroundings(folder: Path) -> dict[str, str]:
+    """Variables of a new process: with more threads, torch takes sums in another order."""
+    threads = str(torch.get_num_threads())
+    return {"PYTHONPATH": str(ROOT / "src"), "HOME": str(folder), "OMP_NUM_THREADS": threads}
+
+
 def in_fresh_process(folder: Path, place: Place) -> dict[str, Any]:
     """What a new process that can't import models found, by the name of the program."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HOME": str(folder)}
+    environment = {**os.environ, **surroundings(folder)}
     done = subprocess.run(
         [sys.executable, "-c", _LOADER, str(folder), place.device, str(CALLS)],
         cwd=folder,

@@ -12,9 +12,17 @@ import rewright
 from rewright.demo_models import MODELS
 from rewright.errors import EngineError, FallbackWarning
 from rewright.testing import evaluate
-from tests.artifact.fresh import CALLS, NAMES, Place, in_fresh_process, save, shapes, varies
+from tests.artifact.fresh import (
+    CALLS,
+    NAMES,
+    Place,
+    in_fresh_process,
+    save,
+    shapes,
+    surroundings,
+    varies,
+)
 from tests.artifact.zoo import CASES, Pair, Scores, assert_equal, leaves
-from tests.conftest import ROOT
 
 LOADER = """
 import sys, warnings
@@ -72,7 +80,7 @@ def run(folder, *blocked):
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
-        env={"PATH": "", "PYTHONPATH": str(ROOT / "src"), "HOME": str(folder)},
+        env={"PATH": "", **surroundings(folder)},
         capture_output=True,
         text=True,
     )
