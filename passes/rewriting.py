@@ -11,7 +11,8 @@ import attrs
 from rewright.errors import InferenceError, RuleError
 from rewright.ir.graph import Graph, Node, Value
 from rewright.ir.location import Location
-from rewright.ir.sizes import Ranges, same, same_shape
+from rewright.ir.sizes import Ranges, same_shape
+from rewright.ir.sizes import same as same_size
 from rewright.ir.types import ScalarType, TensorType, Type
 from rewright.passes.facts import UnknownFact, ranges_of
 from rewright.passes.guard import failed, handles
@@ -51,8 +52,9 @@ def rewrite(rule: type[Rule], match: Match) -> Rewrite | NoMatch:
     The roots are erased; what only they used is left for the caller to sweep.
 
     Returns:
-        What was done; or why `replace` refused, and then nothing has changed. It refuses, too,
-        where the type of what it makes would depend on the sizes.
+        What was done; or why `replace` refused, and then nothing has changed. It counts as
+        refused, too, where the type of what it makes would depend on the sizes, or can't be
+        shown to be the root's for all of them.
 
     Raises:
         RuleError: `replace` failed, or returned something of another type than the root's.
@@ -62,11 +64,10 @@ def rewrite(rule: type[Rule], match: Match) -> Rewrite | NoMatch:
     try:
         with interpreting(making):
             returned = rule.call("replace", handles(match))
-        refused = returned if isinstance(returned, NoMatch) else None
-        new = () if refused is not None else _values(rule, match, returned)
-        anchor = refused if refused is not None else _anchor(match, making.nodes, new)
+        new = returned if isinstance(returned, NoMatch) else _values(rule, match, returned)
+        anchor = new if isinstance(new, NoMatch) else _anchor(match, making.nodes, new)
     except UnknownFact as unknown:
-        refused = anchor = NoMatch("`replace` can't be told: {0}", unknown)
+        new = anchor = NoMatch("`replace` can't be told: {0}", unknown)
     except Exception as error:
         making.discard()
         if isinstance(error, InferenceError) and error.guard is not None:
@@ -77,6 +78,7 @@ def rewrite(rule: type[Rule], match: Match) -> Rewrite | NoMatch:
     if isinstance(anchor, NoMatch):
         making.discard()
         return anchor
+    assert not isinstance(new, NoMatch)
     return _commit(rule, match, making, new, anchor)
 
 
@@ -94,8 +96,8 @@ def location_of(rule: type[Rule], match: Match) -> Location:
 # --------------------------------------------------------------------------- what was returned
 
 
-def _values(rule: type[Rule], match: Match, returned: Any) -> tuple[Value, ...]:
-    """The replacing values, checked."""
+def _values(rule: type[Rule], match: Match, returned: Any) -> tuple[Value, ...] | NoMatch:
+    """The replacing values, checked; or of which no one knows whether they are like the roots."""
     several = isinstance(returned, tuple | list)
     items = tuple(returned) if several else (returned,)
     if len(items) != len(match.roots):
@@ -113,7 +115,11 @@ def _values(rule: type[Rule], match: Match, returned: Any) -> tuple[Value, ...]:
     values = tuple(item.value for item in items)
     ranges = ranges_of(match.roots[0].graph)
     for old, new in zip(match.roots, values, strict=True):
-        if not _same_type(old.type, new.type, ranges):
+        same = _same_type(old.type, new.type, ranges)
+        if same is None:
+            # A frontend may know more than the ranges say: Dynamo guards on `s0//32 == 1`.
+            return NoMatch("no one can tell that {0} is {1} for all sizes", new.type, old.type)
+        if not same:
             raise _wrong(
                 rule,
                 match,
@@ -136,17 +142,13 @@ def _wrong(rule: type[Rule], match: Match, what: str, hint: str | None = None) -
     )
 
 
-def _same_type(old: Type, new: Type, ranges: Ranges) -> bool:
-    """Whether two types are the same for all sizes."""
+def _same_type(old: Type, new: Type, ranges: Ranges) -> bool | None:
+    """Whether two types are the same for all sizes; None where that can't be told."""
     match old, new:
-        case TensorType(), TensorType():
-            kept = (old.dtype, old.device) == (new.dtype, new.device)
-            return kept and same_shape(old.shape, new.shape, ranges) is True
-        case ScalarType(), ScalarType():
-            exprs = (old.expr, new.expr)
-            return old.kind == new.kind and (
-                old == new or (None not in exprs and same(*exprs, ranges) is True)
-            )
+        case TensorType(), TensorType() if (old.dtype, old.device) == (new.dtype, new.device):
+            return same_shape(old.shape, new.shape, ranges)
+        case ScalarType(expr=x), ScalarType(expr=y) if old.kind == new.kind and old != new:
+            return False if x is None or y is None else same_size(x, y, ranges)
     return old == new
 
 

@@ -5,6 +5,7 @@ import pytest
 import rewright
 from rewright.errors import RuleError
 from rewright.ir.graph import Graph
+from rewright.ir.parser import parse_graph
 from rewright.ir.verifier import verify
 from rewright.passes import (
     EXACT,
@@ -385,6 +386,19 @@ class TestWrongReplacements:
         assert not apply_rules(of, [rule]).changed
         assert (str(of), of.version) == (text, version)
         assert len(of.inputs[0].uses) == 1
+
+    def test_sizes_that_may_be_equal_are_a_refusal(self):
+        """Dynamo's guards say what a range can't: here, that x has 32 to 63 rows."""
+        of = parse_graph("""
+        graph @main(%x: f32[s0, 4]) -> f32[1, 4] where s0 in {32..} = dim(%x, 0) {
+          %y = aten.slice.Tensor(%x, 0, 0, s0//32) : f32[s0//32, 4]
+          %z = aten.relu(%y) : f32[1, 4]
+          return %z
+        }
+        """)
+        text = str(of)
+        assert not apply_rules(of, [rename("relu", "sin")]).changed
+        assert str(of) == text
 
 
 class TestEndless:

@@ -1,11 +1,13 @@
 """What computes in what: the table, the user's words, the boundary, masks, and the report."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, reject, settings
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 import rewright
 from rewright.errors import PassError, SettingsError
@@ -15,6 +17,7 @@ from rewright.ir.verifier import verify
 from rewright.passes import Pipeline
 from rewright.passes.precision.precision import Precision
 from rewright.passes.precision.table import KEEP, Kind, row_of
+from rewright.testing import evaluate
 from tests.passes.graphs import graph, only
 from tests.passes.random_graphs import Case, cases
 from tests.zoo import ENTRIES
@@ -355,16 +358,37 @@ QUICK = ("bert",)
 
 
 def in_16_bits(name: str, to: str) -> None:
+    """Compiles one model to 16 bits: as near to 32 bits as a tolerance, or as the cast model is.
+
+    A mixture of experts may ask another expert than in 32 bits, and a similarity near zero loses
+    its digits, in whatever way a model is cast.
+    """
     entry = ENTRIES[name]
-    model = entry.build()
+    if entry.upstream_failure:
+        pytest.skip(entry.upstream_failure)
+    model, dtype = entry.build(), {"fp16": torch.float16, "bf16": torch.bfloat16}[to]
     program = rewright.compile_exported(entry.export(True), precision=to)
     assert program.precision.totals[{"fp16": "f16", "bf16": "bf16"}[to]] > 10
+    calls = [entry.inputs(**sizes) for sizes in check_sizes(entry, True)]
+    errors = []
     with torch.no_grad():
-        for sizes in check_sizes(entry, True):
-            args, kwargs = entry.inputs(**sizes)
-            expected, found = tensors(model(*args, **kwargs)), tensors(program(*args, **kwargs))
-            assert [item.dtype for item in found] == [item.dtype for item in expected]
-            assert relative_error(found, expected) < TOLERANCE[to]
+        expected = [tensors(model(*args, **kwargs)) for args, kwargs in calls]
+        for wanted, (args, kwargs) in zip(expected, calls, strict=True):
+            found = tensors(program(*args, **kwargs))
+            assert [item.dtype for item in found] == [item.dtype for item in wanted]
+            errors.append(relative_error(found, wanted))
+        if max(errors) >= TOLERANCE[to]:
+            model.to(dtype)
+            low = [tensors(model(*cast(a, dtype), **cast(k, dtype))) for a, k in calls]
+            low = [cast(found, torch.float32) for found in low]
+            assert max(errors) < 1.25 * max(map(relative_error, low, expected)), name
+
+
+def cast(tree: Any, dtype: torch.dtype) -> Any:
+    """`tree` with all floating tensors of `dtype`."""
+    return tree_map_only(
+        torch.Tensor, lambda item: item.to(dtype) if item.is_floating_point() else item, tree
+    )
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -390,7 +414,7 @@ def test_an_engine_in_16_bits():
     args, kwargs = entry.inputs(**check_sizes(entry, True)[0])
     with torch.no_grad():
         expected = tensors(entry.build()(*args, **kwargs))
-        found = tensors(rewright.testing.evaluate(program, *args, **kwargs))
+        found = tensors(evaluate(program, *args, **kwargs))
     assert len(program.segments) == 1
     assert [item.dtype for item in found] == [item.dtype for item in expected]
     assert 0 < relative_error(found, expected) < TOLERANCE["fp16"]
