@@ -63,6 +63,7 @@ class FakeWorld:
         ranges: what is known of them.
         device: where tensors of a type without a device are.
         hints: an example for each size.
+        fixed: the symbols that are just a number here.
         cached: whether torch remembers what ops make of their inputs. Types are remembered by
             us, and torch's entries cost as much as they save; but whoever traces a graph in this
             mode again (Inductor does, several times) asks torch alone.
@@ -75,6 +76,7 @@ class FakeWorld:
         device: str,
         hints: Mapping[sympy.Symbol, int] | None = None,
         cached: bool = False,
+        fixed: Mapping[sympy.Symbol, float] | None = None,
     ) -> None:
         self.env = ShapeEnv(specialize_zero_one=False, duck_shape=False)
         self.mode = FakeTensorMode(shape_env=self.env, allow_non_fake_inputs=True)
@@ -84,7 +86,11 @@ class FakeWorld:
         self._ours: dict[sympy.Symbol, sympy.Symbol] = {}
         self._fresh: dict[sympy.Symbol, sympy.Symbol] = {}
         self._made: dict[tuple[Type, int], Any] = {}
+        for symbol, number in (fixed or {}).items():
+            self._theirs[symbol] = sympy.sympify(number)
         for symbol in symbols:
+            if symbol in self._theirs:
+                continue
             their = self._enter(symbol, ranges.get(symbol, ()), (hints or {}).get(symbol))
             self._theirs[symbol], self._ours[their] = their, symbol
         self.env.pending_fresh_unbacked_symbols.clear()  # no op made these
@@ -121,8 +127,10 @@ class FakeWorld:
         """The SymInt, SymFloat or SymBool that stands for `expr`; a plain number as it is."""
         if not isinstance(expr, sympy.Basic):
             return expr
-        kind = kind_of(expr)
-        return _SYM[kind](SymNode(expr.xreplace(self._theirs), self.env, _PYTHON[kind], None))
+        kind, theirs = kind_of(expr), expr.xreplace(self._theirs)
+        if theirs.is_Number:
+            return _PYTHON[kind](theirs)
+        return _SYM[kind](SymNode(theirs, self.env, _PYTHON[kind], None))
 
     def make(self, value_type: Type, occurrence: int = 0) -> Any:
         """A fake tensor (contiguous), number or None of `value_type`.

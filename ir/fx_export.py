@@ -34,6 +34,7 @@ def to_fx(
     constants: Literal["attributes", "inputs"] = "attributes",
     sizes: Literal["computed", "inputs"] = "computed",
     function_of: Callable[[Node], Callable[..., Any] | None] = lambda _: None,
+    fixed: Mapping[sympy.Symbol, float] | None = None,
 ) -> torch.fx.GraphModule:
     """An FX module that computes what `graph` does.
 
@@ -52,12 +53,14 @@ def to_fx(
             :func:`size_inputs` are taken, as ints, before the inputs; Inductor needs that where
             no input has a dimension that is just the symbol.
         function_of: for a node of ours, what computes it; None: its reference.
+        fixed: symbols that are just a number in the module. Torch has no hints for floats, and
+            can't tell how large another one is.
 
     Raises:
         InputError: a source has no data (with ``attributes``).
         UnsupportedError: a size is computed in a way that FX has no word for.
     """
-    world = world_of(graph)
+    world = world_of(graph, fixed)
     root = torch.nn.Module()
     exporter = FxWriter(graph, torch.fx.Graph(), root, world, function_of)
     if sizes == "inputs":
@@ -87,13 +90,13 @@ def size_inputs(graph: Graph) -> tuple[sympy.Symbol, ...]:
     return tuple(symbol for symbol, info in graph.symbols.items() if info.binding.is_input)
 
 
-def world_of(graph: Graph) -> FakeWorld:
-    """Fake values over the symbols of `graph` and all its regions."""
+def world_of(graph: Graph, fixed: Mapping[sympy.Symbol, float] | None = None) -> FakeWorld:
+    """Fake values over the symbols of `graph` and all its regions, but for those `fixed`."""
     ranges: dict[sympy.Symbol, tuple[Range, ...]] = {}
     for region in (*(r for node in graph.walk() for r in node.regions), graph):
         ranges |= {symbol: info.ranges for symbol, info in region.symbols.items()}
     sizes = example_sizes(ranges, typical=True)
-    return FakeWorld(ranges, ranges, graph.device, sizes, cached=True)
+    return FakeWorld(ranges, ranges, graph.device, sizes, cached=True, fixed=fixed)
 
 
 class FxWriter:

@@ -282,7 +282,8 @@ def _find(name: str) -> Op:
 
             if (form := in_place_form(get_op(rest.removeprefix(_IN_PLACE)))) is not None:
                 return form.op
-        raise UnsupportedError(f"there is no op {name}")
+        known = ", ".join(sorted(op for op in _ops if op.startswith("rw.")))
+        raise UnsupportedError(f"there is no op {name}", hint=f"known: {known}")
     packet, _, overload = rest.partition(".")
     try:
         if namespace == "higher_order":

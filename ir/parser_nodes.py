@@ -42,7 +42,8 @@ def _find_op(tokens: Tokens, what: str = "an operator, like aten.relu") -> tuple
         names = {op.name for op in known_ops()} | {
             name.replace("::", ".") for name in torch._C._dispatch_get_all_op_names()
         }
-        hint = nearest(token.text, names) or error.hint
+        near = {name for name in names if name.partition(".")[0] == token.text.partition(".")[0]}
+        hint = (nearest(token.text, near) if near else None) or error.hint
         raise tokens.error(f"there is no operator {token.text}", token, hint) from None
 
 

@@ -77,7 +77,8 @@ def register_pass(cls: P) -> P:
     A class that is declared again (in a notebook, by a reload) takes the place of its former self.
 
     Raises:
-        PassError: another pass has the name (one of ours, say), or the class is not well declared.
+        PassError: another pass has the name (one of ours, say), or a rule of another pass has that
+            of one of its rules, or the class is not well declared.
     """
     _check(cls)
     if not _is_ours(cls):
@@ -91,15 +92,33 @@ def register_pass(cls: P) -> P:
                 where=f"{location_of(other)} and {location_of(cls)}",
                 hint=_another_name(cls, other),
             )
+        _check_rules(cls)
         _passes[cls.name] = cls
     return cls
 
 
-def _is_ours(cls: type[Pass]) -> bool:
+def _check_rules(cls: type[Pass]) -> None:
+    """Refuses a pass with a rule that is called like another rule: both are found by their names."""
+    others = [
+        rule for name, known in _passes.items() if name != cls.name for rule in known.all_rules()
+    ]
+    taken = {rule.name: rule for rule in others}
+    for rule in cls.all_rules():
+        other = taken.get(rule.name, rule)
+        if _path(other) != _path(rule):
+            raise PassError(
+                f"there is a rule called {rule.name} already",
+                pass_name=cls.name,
+                where=f"{location_of(other)} and {location_of(rule)}",
+                hint=_another_name(rule, other),
+            )
+
+
+def _is_ours(cls: type[Pass | Rule]) -> bool:
     return cls.__module__.startswith("rewright.passes.")
 
 
-def _another_name(cls: type[Pass], other: type[Pass]) -> str:
+def _another_name(cls: type[Pass | Rule], other: type[Pass | Rule]) -> str:
     if not _is_ours(other):
         return "give one of them another `name`"
     return (
@@ -108,7 +127,7 @@ def _another_name(cls: type[Pass], other: type[Pass]) -> str:
     )
 
 
-def _path(cls: type[Pass]) -> tuple[str, str]:
+def _path(cls: type[Pass | Rule]) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__
 
 
@@ -193,8 +212,8 @@ def all_rules() -> dict[str, type[Rule]]:
     return dict(sorted(rules.items()))
 
 
-def location_of(cls: type[Pass]) -> str:
-    """Where a pass is declared: ``passes/dce.py:12``."""
+def location_of(cls: type[Pass | Rule]) -> str:
+    """Where a pass or rule is declared: ``passes/dce.py:12``."""
     try:
         path = inspect.getsourcefile(cls) or ""
         return f"{short_path(path)}:{inspect.getsourcelines(cls)[1]}"

@@ -192,7 +192,9 @@ def scaled_dot_product_attention(
     if few:
         query, key, value = query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)
         mask = mask.unsqueeze(0) if mask is not None and mask.dim() == 3 else mask
-    grouped = query.dim() > 3 and query.shape[-3] != key.shape[-3]
+    grouped = query.dim() > 3 and bool(query.shape[-3] != key.shape[-3])
+    if isinstance(scale, torch.SymFloat):  # one kernel for any, where torch's takes a number
+        query, scale = query * scale, 1.0
     result = _nn.scaled_dot_product_attention(
         query, key, value, mask, is_causal=causal, scale=scale, enable_gqa=grouped
     )

@@ -1,12 +1,13 @@
-"""A whole graph compiled by Inductor, through torch's standalone API.
+"""A whole graph compiled by Inductor.
 
 Inductor is given what the program's end needs: the outputs that are no aliases, the values that
 are written back, and sizes that only the graph knows. Constants stay inputs, so that none is
 copied. Options hold for one compile, and never globally.
 
 Inductor may assume more of a size than its range says ("is not 1"). Torch's own callers guard
-for that; the standalone API leaves it to its caller. So every variant knows what was assumed,
-and a call with other sizes makes another variant.
+for that; whoever calls it alone has to. So every variant knows what was assumed, and a call with
+other sizes makes another variant. Of a float Inductor can assume nothing: where it asks how large
+one is, a variant is for one number.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -49,6 +50,9 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 
 _VARIANTS: Final = 16
 """So many variants are made for one graph, before sizes are taken one by one."""
+
+_FLOAT: Final = 0.5
+"""What a float is taken for before the first call, where Inductor asks how large it is."""
 
 _compiling: Final = threading.RLock()
 
@@ -166,7 +170,10 @@ class Inductor:
         self._part = part
         self._without = without
         self._options = {**DEFAULTS, **options}
-        self._variants: list[_Variant] = [self._compile(part.graph)]
+        self._fixes_floats = False
+        self._variants: list[_Variant] = [
+            self._compile(part.graph, dict.fromkeys(_floats(part.sizes), _FLOAT))
+        ]
 
     def __call__(self, *args: Any) -> Sequence[Any]:
         """Runs the variant that fits the sizes."""
@@ -186,19 +193,32 @@ class Inductor:
                 if variant.fits(sizes):
                     return variant
             fixed = len(self._variants) >= _VARIANTS
-            made = self._compile(_typical_at(self._part, sizes, fixed))
+            given = dict(zip(self._part.sizes, sizes, strict=True))
+            floats = {symbol: given[symbol] for symbol in _floats(self._part.sizes)}
+            made = self._compile(_typical_at(self._part, given, fixed), floats)
             self._variants = [*self._variants, made]
             return made
 
-    def _compile(self, graph: Graph) -> _Variant:
+    def _compile(self, graph: Graph, floats: Mapping[sympy.Symbol, float]) -> _Variant:
         with _compiling:
             try:
-                return _compiled(graph, self._part, self._options, self._without)
+                return self._compile_for(graph, floats)
             except Exception as error:
                 raise CompileError(
                     f"Inductor can't compile @{graph.name}: {_first_line(error)}",
                     hint="compile with torch_backend='eager'",
                 ) from error
+
+    def _compile_for(self, graph: Graph, floats: Mapping[sympy.Symbol, float]) -> _Variant:
+        """A variant for any floats; for `floats` where Inductor asks how large they are."""
+        if not self._fixes_floats:
+            try:
+                return _compiled(graph, {}, self._part, self._options, self._without)
+            except Exception:
+                if not floats:
+                    raise
+                self._fixes_floats = True
+        return _compiled(graph, floats, self._part, self._options, self._without)
 
 
 @attrs.frozen(eq=False)
@@ -217,14 +237,21 @@ class _Variant:
 
 
 def _compiled(
-    graph: Graph, part: Part, options: Mapping[str, Any], without: Collection[str]
+    graph: Graph,
+    floats: Mapping[sympy.Symbol, float],
+    part: Part,
+    options: Mapping[str, Any],
+    without: Collection[str],
 ) -> _Variant:
     def function_of(node: Node) -> Callable[..., Any] | None:
         """What torch computes `node` by: Inductor has kernels for that, not for a reference."""
         found = implementation_of(node.op, node, "inductor", without)
         return found.function if found is not None else None
 
-    module = to_fx(graph, constants="inputs", sizes="inputs", function_of=function_of)
+    # Importing Inductor takes a second, which a program that it doesn't compile shall not pay.
+    from rewright.backends.torch.inductor_entry import compile_fx_module
+
+    module = to_fx(graph, constants="inputs", sizes="inputs", function_of=function_of, fixed=floats)
     placeholders = module.graph.find_nodes(op="placeholder")
     for constant, node in zip(reversed(part.constants), reversed(placeholders), strict=False):
         if constant in part.strides:
@@ -232,17 +259,53 @@ def _compiled(
     for value, node in zip(part.inputs, placeholders[len(part.sizes) :], strict=False):
         if value in part.strides:
             _lay_out(node, part.strides[value])
-    examples = [node.meta["val"] for node in placeholders]
-    symbols = tuple(size.node.expr for size in examples[: len(part.sizes)])
-    with torch.no_grad():
-        run = torch._inductor.standalone_compile(
-            module,
-            examples,
-            dynamic_shapes="from_graph",
-            options={"config_patches": dict(options)},
-        )
+    again = _split_shared(module)
+    examples = [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
+    symbols = tuple(
+        symbol if symbol in floats else size.node.expr
+        for symbol, size in zip(part.sizes, examples, strict=False)
+    )
+    compiled = compile_fx_module(module, examples, options)
+
+    def run(*args: Any) -> Sequence[Any]:
+        return compiled(*args, *(args[number] for number in again))
+
     conditions = [to_python(condition) for condition in _assumed(examples, symbols)]
+    conditions += [f"repr({s.name}) == '{number!r}'" for s, number in floats.items()]
     return _Variant(run, _predicate(conditions, symbols), tuple(conditions))
+
+
+def _split_shared(module: torch.fx.GraphModule) -> list[int]:
+    """Gives every mask of ``flex_attention`` inputs of its own, where our passes merged equal ones.
+
+    Inductor's kernel for the CPU declares each by the name of its buffer, and two of one buffer
+    once; then it doesn't compile.
+
+    Returns:
+        The numbers of the inputs that `module` takes again, after all others.
+    """
+    target = torch.ops.higher_order.flex_attention
+    inputs = module.graph.find_nodes(op="placeholder")
+    again: list[int] = []
+    for node in module.graph.find_nodes(op="call_function", target=target):
+        seen: set[torch.fx.Node] = set()
+
+        def own(argument: torch.fx.Node, seen: set[torch.fx.Node] = seen) -> torch.fx.Node:
+            if argument not in seen or argument not in inputs:
+                seen.add(argument)
+                return argument
+            again.append(inputs.index(argument))
+            with module.graph.inserting_after(module.graph.find_nodes(op="placeholder")[-1]):
+                copy = module.graph.placeholder(f"{argument.name}_{len(again)}")
+            fake = argument.meta["val"]
+            copy.meta.update(argument.meta)
+            _lay_out(copy, fake.stride())  # anew: a tracer knows tensors apart as objects
+            return copy
+
+        node.args = torch.fx.map_arg(node.args, own)
+    if again:
+        module.recompile()
+    return again
 
 
 def _lay_out(node: torch.fx.Node, strides: Sequence[int]) -> None:
@@ -255,7 +318,8 @@ def _lay_out(node: torch.fx.Node, strides: Sequence[int]) -> None:
 
 def _assumed(examples: Sequence[Any], symbols: Sequence[sympy.Symbol]) -> list[sympy.Basic]:
     """What torch noted in the ShapeEnv of `examples` about `symbols`."""
-    env = next((size.node.shape_env for size in examples[: len(symbols)]), None)
+    sizes = (size for size in examples[: len(symbols)] if isinstance(size, torch.SymInt))
+    env = next((size.node.shape_env for size in sizes), None)
     conditions = (guard.expr for guard in env.guards) if env is not None else ()
     return [c for c in conditions if c.free_symbols and c.free_symbols <= {*symbols}]
 
@@ -270,10 +334,16 @@ def _predicate(
     return lambda sizes: made(*sizes)
 
 
-def _typical_at(part: Part, sizes: Sequence[int], fixed: bool) -> Graph:
+def _floats(symbols: Iterable[sympy.Symbol]) -> list[sympy.Symbol]:
+    return [symbol for symbol in symbols if not symbol.is_integer]
+
+
+def _typical_at(part: Part, sizes: Mapping[sympy.Symbol, int], fixed: bool) -> Graph:
     """A copy of the part's graph, with `sizes` as the typical ones, or the only ones."""
     graph = part.graph.copy()
-    for symbol, size in zip(part.sizes, sizes, strict=True):
+    for symbol, size in sizes.items():
+        if not symbol.is_integer:
+            continue
         info = graph.symbols[symbol]
         known = (
             (Range(size, size, size),) if fixed else tuple(_around(r, size) for r in info.ranges)

@@ -20,16 +20,32 @@ class Branches(nn.Module):
         return y + z * self.low + (1 if self.high > 0.2 else 3)
 
 
-OLD_INDUCTOR = pytest.mark.skipif(
-    torch.__version__ < "2.12", reason="there Inductor can't compare floats that it is not told"
+class Blend(nn.Module):
+    """An operator that torch traces in one of two ways, by how large its float is."""
+
+    high = 0.3
+
+    def forward(self, x):
+        return torch.lerp(x, x.cos(), self.high)
+
+
+class Attention(nn.Module):
+    """A kernel that takes its float as a plain number."""
+
+    high = 0.3
+
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x.cos(), x, scale=self.high)
+
+
+@pytest.mark.parametrize("torch_backend", ["eager", "inductor"])
+@pytest.mark.parametrize(
+    "model", [Branches(), Blend(), Attention()], ids=lambda m: type(m).__name__
 )
-
-
-@pytest.mark.parametrize("torch_backend", ["eager", pytest.param("inductor", marks=OLD_INDUCTOR)])
-def test_floats_that_are_compared(torch_backend):
-    model, x = Branches().eval(), torch.randn(4, 5)
+def test_floats_that_are_compared(model, torch_backend):
+    x = torch.randn(2, 3, 4, 5)
     options = {"on_error": "raise", "torch_backend": torch_backend}
-    fast = torch.compile(model, backend="rewright", dynamic=True, options=options)
+    fast = torch.compile(model.eval(), backend="rewright", dynamic=True, options=options)
     with torch.no_grad():
         for model.high in (1.5, 0.7, 0.1):
             torch.testing.assert_close(fast(x), model(x))

@@ -232,6 +232,26 @@ class TestRegistry:
         assert "passes/cse.py" in done.stderr and "mine.py:2" in done.stderr
         assert 'write `name = "my-cse"` in the class CSE' in done.stderr
 
+    def test_a_rule_named_like_another(self):
+        """``rewright prove`` and reports find rules by name: one would take the other's place."""
+
+        class DropCast(Rule):
+            def pattern(self, x):
+                return aten.neg(aten.neg(x))
+
+            def replace(self, x):
+                return x
+
+        with pytest.raises(PassError, match="there is a rule called drop-cast already") as caught:
+
+            @register_pass
+            class Mine(RulePass):
+                rules = (DropCast,)
+
+        assert "passes/simplify" in caught.value.where and "test_manager.py" in caught.value.where
+        assert 'write `name = "my-drop-cast"` in the class DropCast' in caught.value.hint
+        assert "mine" not in all_passes()
+
     def test_an_option_that_is_none(self):
         with pytest.raises(PassError, match="'limit' of pass forgetful is not one of") as caught:
 

@@ -174,3 +174,21 @@ def test_without_tensors_to_compute_there_is_nothing_to_compile():
     }
     """
     assert program(text, backend="inductor")(torch.randn(3)) == [6]
+
+
+@pytest.mark.parametrize("number", [0.25, -0.0, float("nan")])
+def test_a_float_that_inductor_asks_about_makes_another_variant(number):
+    """There is no kernel for any weight: below a half, ``lerp`` is computed another way."""
+    graph = parse_graph("""
+    graph @main(%x: f32[4], %y: f32[4], %w: float(f0)) -> f32[4] where f0 in {..} = %w {
+      %z = aten.lerp.Scalar(%x, %y, f0) : f32[4]
+      return %z
+    }
+    """)
+    compiled = Inductor(part_of(graph, arriving=()), {})
+    x, y = torch.randn(4), torch.randn(4)
+    before = len(compiled)
+    for _ in range(2):
+        (z,) = compiled(number, x, y, number)
+        torch.testing.assert_close(z, torch.lerp(x, y, number), equal_nan=True)
+    assert len(compiled) == before + 1

@@ -1,0 +1,68 @@
+"""Inductor is entered behind AOTAutograd, with nothing that mutates, and options lose nothing."""
+
+import pytest
+import torch
+from torch._inductor import compile_fx
+from torch._ops import OpOverload
+
+from rewright.backends.torch.inductor import Inductor, part_of
+from rewright.ir.parser import parse_graph
+
+IN_PLACE = """
+graph @main(%x: f32[2, 4, 16, 8]) -> (f32[2, 4, 1, 1], f32[2, 4, 16, 8], f32[2, 4, 16, 8]) {
+  %n = aten.rms_norm(%x, [8]) : f32[2, 4, 16, 8]
+  %p = aten.adaptive_avg_pool2d(%n, [1, 1]) : f32[2, 4, 1, 1]
+  %g = rw.gated(%x, %n, activation="silu") : f32[2, 4, 16, 8]
+  %l = rw.layout(%g, [512, 1, 32, 4]) : f32[2, 4, 16, 8]
+  return %p, %n, %l
+}
+"""
+"""Ops that torch, or our implementations of them, compute with calls that write in place."""
+
+
+@pytest.fixture
+def forwarded(monkeypatch):
+    """The graphs that come in behind AOTAutograd, as they come; AOTAutograd itself must not run."""
+    seen = []
+    forward = compile_fx.compile_fx_forward
+
+    def noted(module, *args, **kwargs):
+        seen.append([node.target for node in module.graph.nodes if node.op == "call_function"])
+        return forward(module, *args, **kwargs)
+
+    monkeypatch.setattr(compile_fx, "compile_fx_forward", noted)
+    monkeypatch.setattr(compile_fx, "aot_autograd", None)
+    return seen
+
+
+def test_inductor_gets_functional_operators_in_one_trace(forwarded):
+    graph = parse_graph(IN_PLACE)
+    x = torch.randn(2, 4, 16, 8)
+    pooled, normed, gated = Inductor(part_of(graph, arriving=()), {})(x)
+    (targets,) = forwarded
+    assert torch.ops.aten.rms_norm.default not in targets, "decomposed as Inductor has it"
+    assert all(isinstance(t, OpOverload) and not t._schema.is_mutable for t in targets)
+    wanted = torch.nn.functional.rms_norm(x, (8,))
+    torch.testing.assert_close(normed, wanted)
+    torch.testing.assert_close(pooled, wanted.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(gated, torch.nn.functional.silu(x) * wanted)
+    assert gated.stride() == (512, 1, 32, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["pre_grad_custom_pass", "cpp_wrapper", "pattern_matcher"])
+def test_options_that_ask_for_something_ahead_are_heard(option, monkeypatch):
+    calls, ran = [], []
+    standalone = torch._inductor.standalone_compile
+
+    def noted(*args, **kwargs):
+        calls.append(kwargs)
+        return standalone(*args, **kwargs)
+
+    monkeypatch.setattr(torch._inductor, "standalone_compile", noted)
+    given = ran.append if option == "pre_grad_custom_pass" else True
+    graph, x = parse_graph(IN_PLACE), torch.randn(2, 4, 16, 8)
+    _, normed, _ = Inductor(part_of(graph, arriving=()), {option: given})(x)
+    torch.testing.assert_close(normed, torch.nn.functional.rms_norm(x, (8,)))
+    assert len(calls) == 1
+    assert len(ran) == (1 if option == "pre_grad_custom_pass" else 0)
