@@ -98,7 +98,7 @@ def register_pass(cls: P) -> P:
 
 
 def _check_rules(cls: type[Pass]) -> None:
-    """Refuses a pass with a rule that is called like another rule: both are found by their names."""
+    """Refuses a pass with a rule that is called like another: rules are found by their names."""
     others = [
         rule for name, known in _passes.items() if name != cls.name for rule in known.all_rules()
     ]

@@ -14,7 +14,8 @@ from rewright.ir.verifier import verify
 from rewright.passes.compiling import pipeline_of
 from rewright.passes.fusion import FuseConvRelu
 from rewright.passes.layout.channels_last import ChannelsLast
-from rewright.settings import KERNELS, Settings
+from rewright.setting_values import KERNEL_NAMES
+from rewright.settings import Settings
 from tests.backends.torch.test_depthwise import changed, laid_out_as_on
 
 MASKED = """
@@ -32,7 +33,7 @@ def steps(**settings):
 def test_the_names_are_those_of_the_table():
     """And of the pass that is left out."""
     named = {item.kernel for item in implementations("cuda") if item.kernel}
-    assert {*KERNELS} == {*named, "conv-relu"}
+    assert {*KERNEL_NAMES} == {*named, "conv-relu"}
     assert not any(item.kernel for item in implementations())
 
 
