@@ -23,6 +23,7 @@ import sympy
 import torch
 
 from rewright.backends.torch.implementations import implementation_of
+from rewright.backends.torch.kernels.ahead import load_triton
 from rewright.backends.torch.layouts import entered, layouts_of
 from rewright.backends.torch.liveness import is_computed, plan, spec_symbols
 from rewright.errors import CompileError
@@ -69,6 +70,7 @@ def start_workers(device: str) -> None:
             from torch._inductor.async_compile import maybe_warm_pool
 
             maybe_warm_pool()
+        load_triton()
 
 
 @attrs.frozen(eq=False)

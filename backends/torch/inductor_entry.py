@@ -23,6 +23,8 @@ from torch.fx import GraphModule, Interpreter
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.traceback import preserve_node_meta
 
+from rewright.backends.torch.kernels.ahead import compiled_ahead
+
 Run: TypeAlias = Callable[..., Sequence[Any]]
 """What was compiled: takes the module's arguments, returns its outputs."""
 
@@ -63,15 +65,16 @@ def _compiled(module: GraphModule, examples: Sequence[Any]) -> Run:
     mode = _mode_of(module)
     with tracing(TracingContext(mode)), V.set_fake_mode(mode), enable_python_dispatcher():
         traced = _traced(module, examples, mode)
-        code = compile_fx.compile_fx_forward(
-            traced,
-            examples,
-            num_orig_model_outputs=compile_fx.get_num_model_outputs(traced),
-            num_example_inputs=len(examples),
-            # torch 2.11 takes the configuration, 2.13 a module that may have notes on it
-            compiler_config_extra=compile_fx.create_compiler_config_extra(config),  # type: ignore[arg-type]
-            is_inference=True,
-        )
+        with compiled_ahead(traced):
+            code = compile_fx.compile_fx_forward(
+                traced,
+                examples,
+                num_orig_model_outputs=compile_fx.get_num_model_outputs(traced),
+                num_example_inputs=len(examples),
+                # torch 2.11 takes the configuration, 2.13 a module that may have notes on it
+                compiler_config_extra=compile_fx.create_compiler_config_extra(config),  # type: ignore[arg-type]
+                is_inference=True,
+            )
     return lambda *args: code([*args])
 
 

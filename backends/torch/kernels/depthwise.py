@@ -12,7 +12,7 @@ can record it. What was not compiled before a recording is torch's in it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, Final
@@ -132,6 +132,20 @@ def takes(
 ) -> bool:
     """Whether the kernel can compute it, wherever the tensors are."""
     given = [input, weight] if bias is None else [input, weight, bias]
+    return _suits(input, weight, bias, stride, padding) and all(
+        each.data_ptr() % _ALIGNED == 0 for each in given
+    )
+
+
+def _suits(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> bool:
+    """Whether the kernel can compute it, if memory begins where it should."""
+    given = [input, weight] if bias is None else [input, weight, bias]
     return (
         input.dtype in DEPTHWISE_DTYPES
         and all(each.dtype == input.dtype for each in given)
@@ -140,7 +154,6 @@ def takes(
         and weight.shape[0] % DEPTHWISE_CHANNELS == 0
         and all(side in DEPTHWISE_SIDES for side in weight.shape[2:])
         and tuple(stride) in DEPTHWISE_STRIDES
-        and all(each.data_ptr() % _ALIGNED == 0 for each in given)
         and _is_countable(input, _shape(input, weight, stride, padding), padding)
     )
 
@@ -253,6 +266,40 @@ def _compiled_for(
     blocks = blocks_for(math.prod(shape), shape[1])
     kinds = (is_innermost(weight), bias is None, relu)
     return (input.device, input.dtype, *weight.shape[2:], stride[0], *kinds, blocks)
+
+
+def compiles(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    relu: bool = False,
+) -> dict[object, Callable[[], Any]]:
+    """What a call with (fake) tensors like these compiles, by what it is for: one kernel, or none.
+
+    It is launched for it once, with a result of one pixel: that compiles what any size needs.
+    """
+    if input.device.type != "cuda" or not has_triton():
+        return {}
+    if not all(isinstance(size, int) for each in (input, weight) for size in each.shape):
+        return {}
+    if not _suits(input, weight, bias, stride, padding):
+        return {}
+    key = _compiled_for(input, weight, bias, stride, padding, relu)
+    shape = _shape(input, weight, stride, padding)
+
+    def compile_kernel() -> None:
+        like: dict[str, Any] = {"dtype": input.dtype, "device": input.device}
+        small = torch.empty(
+            (1, input.shape[1], *weight.shape[2:]), memory_format=torch.channels_last, **like
+        )
+        taps = torch.empty_strided(weight.shape, weight.stride(), **like)
+        some = torch.empty(weight.shape[:1], **like) if bias is not None else None
+        with torch.cuda.device(input.device), torch.no_grad():
+            launch(small, taps, some, stride, (0, 0), relu, blocks_for(math.prod(shape), shape[1]))
+
+    return {} if key in _ready | _refused else {key: compile_kernel}
 
 
 _LIBRARY.impl("depthwise_conv", _by_torch, "CompositeExplicitAutograd")

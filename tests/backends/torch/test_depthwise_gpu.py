@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
 import rewright
@@ -91,3 +92,23 @@ def test_a_program_uses_it_and_is_right_wherever_it_goes(backend, graphs, tmp_pa
         assert not any("conv2d_c1_k1" in name for name in kernels), kernels
         error = (made(x).double() - exact).norm() / exact.norm()
         assert error <= 1.2 * (plain.double() - exact).norm() / exact.norm()
+
+
+@pytest.mark.parametrize("laid_out", [True, False])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_what_is_compiled_ahead_is_what_a_call_launches(laid_out, has_bias):
+    from rewright.backends.torch.kernels.depthwise_triton import convolve
+
+    case = Case((2, 136, 20, 20), (5, 5), has_bias=has_bias, laid_out=laid_out, blocks=None)
+    image, weight, bias = case.arguments(CUDA)
+    steps = [1, 1], [2, 2], True
+    with FakeTensorMode() as mode:
+        like = [None if t is None else mode.from_tensor(t) for t in (image, weight, bias)]
+    ((key, compile_kernel),) = depthwise.compiles(*like, *steps).items()
+    assert key == depthwise._compiled_for(image, weight, bias, *steps)
+    compile_kernel()
+    kernels = convolve.device_caches[image.device.index][0]
+    before = len(kernels)
+    depthwise.depthwise_conv(image, weight, bias, *steps)
+    assert len(kernels) == before > 0
+    assert depthwise.compiles(*like, *steps) == {}, "it is there now"
