@@ -16,6 +16,8 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import TracingContext, tracing
 from torch._inductor import compile_fx, config
 from torch._inductor.decomposition import select_decomp_table
+from torch._inductor.fx_passes.joint_graph import constant_fold_uniform_value
+from torch._inductor.fx_passes.post_grad import remove_noop_ops
 from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
@@ -65,7 +67,11 @@ def _compiled(module: GraphModule, examples: Sequence[Any]) -> Run:
     mode = _mode_of(module)
     with tracing(TracingContext(mode)), V.set_fake_mode(mode), enable_python_dispatcher():
         traced = _traced(module, examples, mode)
-        with compiled_ahead(traced):
+        by_us = config.use_joint_graph_passes and not _has_joint_passes_to_run()
+        if by_us:
+            _simplify(traced)
+        joint = config.use_joint_graph_passes and not by_us
+        with compiled_ahead(traced), config.patch(use_joint_graph_passes=joint):
             code = compile_fx.compile_fx_forward(
                 traced,
                 examples,
@@ -91,3 +97,20 @@ def _traced(module: GraphModule, examples: Sequence[Any], mode: FakeTensorMode) 
         traced = make_fx(functional, select_decomp_table())(*examples)
     traced.graph.eliminate_dead_code()
     return traced
+
+
+def _has_joint_passes_to_run() -> bool:
+    """Whether an option asks for more of Inductor's joint-graph passes than :func:`_simplify`."""
+    custom = (config.joint_custom_pre_pass, config.joint_custom_post_pass)
+    return any(custom) or config.auto_chunker.enable or not config.fallback_random
+
+
+def _simplify(traced: GraphModule) -> None:
+    """What Inductor's joint-graph passes do without patterns.
+
+    They trace their patterns first, of attention above all, whether or not patterns are wanted:
+    half a second in each process.
+    """
+    remove_noop_ops(traced.graph)
+    if config.joint_graph_constant_folding:
+        constant_fold_uniform_value(traced)

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import Final
 
 import attrs
-import networkx as nx
 import sympy
 
 from rewright.ir.fakes import example_sizes
@@ -116,6 +115,10 @@ class _Inside:
 
     def regions(self) -> list[Region]:
         """The parts that are joined, each with what it gains."""
+        if not self.convolutions:
+            return []
+        import networkx as nx  # a tenth of a second, for programs of images alone
+
         links: nx.Graph = nx.Graph()
         nodes = dict.fromkeys(v.producer for v in self._in_order())
         links.add_nodes_from(nodes)

@@ -66,3 +66,39 @@ def test_options_that_ask_for_something_ahead_are_heard(option, monkeypatch):
     torch.testing.assert_close(normed, torch.nn.functional.rms_norm(x, (8,)))
     assert len(calls) == 1
     assert len(ran) == (1 if option == "pre_grad_custom_pass" else 0)
+
+
+def test_inductors_patterns_are_not_traced(forwarded, monkeypatch):
+    """Nothing is matched by them; what its passes do without patterns is done all the same."""
+    from torch._inductor.fx_passes import joint_graph
+
+    monkeypatch.setattr(joint_graph, "lazy_init", None)
+    graph = parse_graph("""
+    graph @main(%x: f32[4, 8]) -> f32[4, 8] {
+      %z = aten.zeros_like(%x) : f32[4, 8]
+      %y = aten.add.Tensor(%x, %z) : f32[4, 8]
+      %c = aten.clone(%y) : f32[4, 8]
+      %r = aten.sin(%c) : f32[4, 8]
+      return %r
+    }
+    """)
+    x = torch.randn(4, 8)
+    torch.testing.assert_close(Inductor(part_of(graph, arriving=()), {})(x), [x.sin()])
+    (targets,) = forwarded
+    assert torch.ops.aten.sin.default in targets
+    assert not {torch.ops.aten.add.Tensor, torch.ops.aten.clone.default} & {*targets}
+
+
+@pytest.mark.slow
+def test_random_numbers_of_inductors_own_need_its_passes(forwarded):
+    graph = parse_graph("""
+    graph @main(%x: f32[4096]) -> f32[4096] {
+      %r = aten.rand_like(%x) : f32[4096]
+      %y = aten.add.Tensor(%x, %r) : f32[4096]
+      return %y
+    }
+    """)
+    x = torch.zeros(4096)
+    (found,) = Inductor(part_of(graph, arriving=()), {"fallback_random": False})(x)
+    assert 0 <= found.min() < 0.01 and 0.99 < found.max() < 1
+    assert found.mean().item() == pytest.approx(0.5, abs=0.05)
