@@ -104,7 +104,7 @@ def _check_rules(cls: type[Pass]) -> None:
     ]
     taken = {rule.name: rule for rule in others}
     for rule in cls.all_rules():
-        other = taken.get(rule.name, rule)
+        other = taken.setdefault(rule.name, rule)
         if _path(other) != _path(rule):
             raise PassError(
                 f"there is a rule called {rule.name} already",

@@ -26,7 +26,8 @@ from rewright.backends.torch.implementations import implementation_of
 from rewright.backends.torch.kernels.ahead import load_triton
 from rewright.backends.torch.layouts import entered, layouts_of
 from rewright.backends.torch.liveness import is_computed, plan, spec_symbols
-from rewright.errors import CompileError
+from rewright.caller import warn
+from rewright.errors import CompileError, FallbackWarning
 from rewright.ir.builder import Builder
 from rewright.ir.copying import copy_with_map
 from rewright.ir.fx_export import constant_inputs, size_inputs, to_fx
@@ -45,12 +46,16 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 * Random numbers are eager's.
 * Patterns are matched by our passes alone. Inductor's took a tenth of the U-Net's compile and made
   none of five programs faster that had been through ours.
-* Kernels are timed when they first run, as under ``torch.compile``. The standalone API would time
-  them while the source is written, and so compile one after another instead of all side by side.
+* Kernels are timed when they first run, as under ``torch.compile``. Torch's API for one graph would
+  time them while the source is written, and so compile one after another instead of side by side.
 """
 
 _VARIANTS: Final = 16
-"""So many variants are made for one graph, before sizes are taken one by one."""
+"""So many variants are made for one graph, before sizes are taken one by one. Where each is for one
+float, the last so many are kept."""
+
+_FEW: Final = 4
+"""With so many variants for one float each, the user hears of it."""
 
 _FLOAT: Final = 0.5
 """What a float is taken for before the first call, where Inductor asks how large it is."""
@@ -188,17 +193,22 @@ class Inductor:
     def __len__(self) -> int:
         return len(self._variants)
 
-    def _for(self, sizes: Sequence[int]) -> _Variant:
-        """A new variant, for `sizes` and whatever else it is good for."""
+    def _for(self, sizes: Sequence[Any]) -> _Variant:
+        """A new variant, for `sizes` (floats among them) and whatever else it is good for."""
         with _compiling:
             for variant in self._variants:  # another thread may have made it
                 if variant.fits(sizes):
                     return variant
-            fixed = len(self._variants) >= _VARIANTS
+            fixed = len(self._variants) >= _VARIANTS and not self._fixes_floats
             given = dict(zip(self._part.sizes, sizes, strict=True))
             floats = {symbol: given[symbol] for symbol in _floats(self._part.sizes)}
             made = self._compile(_typical_at(self._part, given, fixed), floats)
-            self._variants = [*self._variants, made]
+            kept = self._variants
+            if self._fixes_floats:  # there is no end of them
+                if len(kept) == _FEW:
+                    _warn_of_floats(self._part)
+                kept = kept[-_VARIANTS + 1 :]
+            self._variants = [*kept, made]
             return made
 
     def _compile(self, graph: Graph, floats: Mapping[sympy.Symbol, float]) -> _Variant:
@@ -216,10 +226,14 @@ class Inductor:
         if not self._fixes_floats:
             try:
                 return _compiled(graph, {}, self._part, self._options, self._without)
-            except Exception:
+            except Exception as error:
                 if not floats:
                     raise
-                self._fixes_floats = True
+                with contextlib.suppress(Exception):
+                    made = _compiled(graph, floats, self._part, self._options, self._without)
+                    self._fixes_floats = True
+                    return made
+                raise error from None
         return _compiled(graph, floats, self._part, self._options, self._without)
 
 
@@ -311,7 +325,7 @@ def _split_shared(module: torch.fx.GraphModule) -> list[int]:
 
 
 def _lay_out(node: torch.fx.Node, strides: Sequence[int]) -> None:
-    """Gives a placeholder the strides of the constant that it stands for."""
+    """Gives a placeholder these strides, and a fake tensor of its own."""
     fake = node.meta["val"]
     with fake.fake_mode:
         made = torch.empty_strided(fake.shape, strides, dtype=fake.dtype, device=fake.device)
@@ -334,6 +348,16 @@ def _predicate(
     test = " and ".join(conditions) or "True"
     made: Callable[..., bool] = eval(f"lambda {names}: {test}", {"math": math})
     return lambda sizes: made(*sizes)
+
+
+def _warn_of_floats(part: Part) -> None:
+    names = ", ".join(symbol.name for symbol in _floats(part.sizes))
+    warn(
+        f"Inductor asks how large a float of @{part.graph.name} is ({names}), and compiles the "
+        "graph for each number anew: pass a tensor in its place, or compile with "
+        "torch_backend='eager'",
+        FallbackWarning,
+    )
 
 
 def _floats(symbols: Iterable[sympy.Symbol]) -> list[sympy.Symbol]:

@@ -19,9 +19,10 @@ from torch._inductor.decomposition import select_decomp_table
 from torch._inductor.fx_passes.joint_graph import constant_fold_uniform_value
 from torch._inductor.fx_passes.post_grad import remove_noop_ops
 from torch._inductor.virtualized import V
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
-from torch.fx import GraphModule, Interpreter
+from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.traceback import preserve_node_meta
 
@@ -37,13 +38,19 @@ _AHEAD: Final = (
 """Options that ask for something to be done ahead of AOTAutograd."""
 
 
+_NEEDS_TOKENS: Final = "Could not find a token"
+"""What torch says of operators whose effects have an order, which AOTAutograd makes values of."""
+
+
 def compile_fx_module(
     module: GraphModule, examples: Sequence[Any], options: Mapping[str, Any]
 ) -> Run:
     """Compiles `module` by Inductor.
 
     Args:
-        module: mutates none of its arguments; returns a list of tensors and sizes.
+        module: mutates none of its arguments; returns a list of tensors and sizes. None of them is
+            given memory of an argument or of another one that it doesn't have in `module`: what
+            is written to arguments afterwards may not reach it.
         examples: fake tensors and symbolic sizes, all of one FakeTensorMode.
         options: of Inductor, by name; they hold for this compile. Those that ask for something
             ahead of AOTAutograd make it go torch's public way.
@@ -53,25 +60,32 @@ def compile_fx_module(
     """
     with torch.no_grad(), config.patch(dict(options)):
         if not any(getattr(config, name, None) for name in _AHEAD):
-            return _compiled(module, examples)
+            try:
+                return _compiled_behind(module, examples)
+            except Exception as error:
+                if _NEEDS_TOKENS not in str(error):
+                    raise
     with torch.no_grad():
         return torch._inductor.standalone_compile(
             module,
             list(examples),
             dynamic_shapes="from_graph",
-            options={"config_patches": dict(options)},
+            options={"config_patches": {"joint_graph_constant_folding": False, **options}},
         )
 
 
-def _compiled(module: GraphModule, examples: Sequence[Any]) -> Run:
+def _compiled_behind(module: GraphModule, examples: Sequence[Any]) -> Run:
+    """`module` compiled from behind AOTAutograd."""
     mode = _mode_of(module)
     with tracing(TracingContext(mode)), V.set_fake_mode(mode), enable_python_dispatcher():
         traced = _traced(module, examples, mode)
-        by_us = config.use_joint_graph_passes and not _has_joint_passes_to_run()
-        if by_us:
+        if config.use_joint_graph_passes:
             _simplify(traced)
-        joint = config.use_joint_graph_passes and not by_us
-        with compiled_ahead(traced), config.patch(use_joint_graph_passes=joint):
+        done = {
+            "use_joint_graph_passes": config.use_joint_graph_passes and _has_joint_passes_to_run(),
+            "joint_graph_constant_folding": False,
+        }
+        with compiled_ahead(traced), config.patch(done):
             code = compile_fx.compile_fx_forward(
                 traced,
                 examples,
@@ -106,11 +120,54 @@ def _has_joint_passes_to_run() -> bool:
 
 
 def _simplify(traced: GraphModule) -> None:
-    """What Inductor's joint-graph passes do without patterns.
+    """What Inductor's joint-graph passes do to a graph without patterns.
 
     They trace their patterns first, of attention above all, whether or not patterns are wanted:
-    half a second in each process.
+    half a second in each process. And where they fold ``x + 0``, they give out `x` itself.
     """
     remove_noop_ops(traced.graph)
     if config.joint_graph_constant_folding:
+        before = _memory(traced)
         constant_fold_uniform_value(traced)
+        _part_outputs(traced, before)
+
+
+def _memory(traced: GraphModule) -> list[Node | None]:
+    """For each output the node that made its memory; None for a number."""
+    return [_base(out) if isinstance(out, Node) else None for out in _outputs(traced)]
+
+
+def _outputs(traced: GraphModule) -> list[Any]:
+    outputs: Any = traced.graph.output_node().args[0]
+    return [*outputs]
+
+
+def _base(node: Node) -> Node:
+    """`node`, or what it is a view of."""
+    while (source := _viewed(node)) is not None:
+        node = source
+    return node
+
+
+def _viewed(node: Node) -> Node | None:
+    if not isinstance(node.target, OpOverload) or not node.args:
+        return None
+    is_view = any(made.alias_info is not None for made in node.target._schema.returns)
+    return node.args[0] if is_view and isinstance(node.args[0], Node) else None
+
+
+def _part_outputs(traced: GraphModule, before: Sequence[Node | None]) -> None:
+    """Copies each output that has an argument's memory, or an earlier output's, and had its own."""
+    outputs, after = _outputs(traced), _memory(traced)
+    for number, (base, was) in enumerate(zip(after, before, strict=True)):
+        if base is None or base is was:
+            continue
+        shared = base.op == "placeholder" or any(
+            other is base and before[at] is not was for at, other in enumerate(after[:number])
+        )
+        if shared:
+            with traced.graph.inserting_before(traced.graph.output_node()):
+                copy = traced.graph.call_function(torch.ops.aten.clone.default, (outputs[number],))
+            copy.meta.update(outputs[number].meta)
+            outputs[number] = copy
+    traced.graph.output_node().args = (outputs,)

@@ -56,7 +56,8 @@ def compiled_ahead(module: GraphModule) -> Iterator[None]:
     found: dict[Any, Callable[[], Any]] = {}
     for target, compiles in _COMPILES.items():
         for node in module.graph.find_nodes(op="call_function", target=target):
-            found |= compiles(*map_arg(node.args, lambda argument: argument.meta["val"]))
+            args, keywords = map_arg((node.args, node.kwargs), lambda each: each.meta["val"])
+            found |= compiles(*args, **keywords)
     if not found:
         yield
         return

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import rewright
+from rewright.backends.torch import inductor
 from rewright.backends.torch.inductor import Inductor, part_of
-from rewright.errors import CompileError
+from rewright.errors import CompileError, FallbackWarning
 from rewright.ir.parser import parse_graph
 from tests.backends.torch.programs import program, random_data
 
@@ -176,15 +177,18 @@ def test_without_tensors_to_compute_there_is_nothing_to_compile():
     assert program(text, backend="inductor")(torch.randn(3)) == [6]
 
 
+LERP = """
+graph @main(%x: f32[4], %y: f32[4], %w: float(f0)) -> f32[4] where f0 in {..} = %w {
+  %z = aten.lerp.Scalar(%x, %y, f0) : f32[4]
+  return %z
+}
+"""
+
+
 @pytest.mark.parametrize("number", [0.25, -0.0, float("nan")])
 def test_a_float_that_inductor_asks_about_makes_another_variant(number):
     """There is no kernel for any weight: below a half, ``lerp`` is computed another way."""
-    graph = parse_graph("""
-    graph @main(%x: f32[4], %y: f32[4], %w: float(f0)) -> f32[4] where f0 in {..} = %w {
-      %z = aten.lerp.Scalar(%x, %y, f0) : f32[4]
-      return %z
-    }
-    """)
+    graph = parse_graph(LERP)
     compiled = Inductor(part_of(graph, arriving=()), {})
     x, y = torch.randn(4), torch.randn(4)
     before = len(compiled)
@@ -192,3 +196,17 @@ def test_a_float_that_inductor_asks_about_makes_another_variant(number):
         (z,) = compiled(number, x, y, number)
         torch.testing.assert_close(z, torch.lerp(x, y, number), equal_nan=True)
     assert len(compiled) == before + 1
+
+
+@pytest.mark.slow
+def test_numbers_without_end_are_said_and_not_kept(monkeypatch):
+    monkeypatch.setattr(inductor, "_VARIANTS", 6)
+    graph = parse_graph(LERP)
+    compiled = Inductor(part_of(graph, arriving=()), {})
+    x, y = torch.randn(4), torch.randn(4)
+    numbers = [number / 16 for number in range(1, 9)]
+    with pytest.warns(FallbackWarning, match=r"how large a float of @main is \(f0\)") as caught:
+        found = [compiled(number, x, y, number)[0] for number in numbers]
+    torch.testing.assert_close(found, [torch.lerp(x, y, number) for number in numbers])
+    assert len(caught) == 1
+    assert len(compiled) == 6

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._higher_order_ops.effects import _EffectType, _register_effectful_op
 from torch._inductor import compile_fx
 from torch._ops import OpOverload
 
@@ -87,6 +88,57 @@ def test_inductors_patterns_are_not_traced(forwarded, monkeypatch):
     (targets,) = forwarded
     assert torch.ops.aten.sin.default in targets
     assert not {torch.ops.aten.add.Tensor, torch.ops.aten.clone.default} & {*targets}
+
+
+FOLDED = """
+graph @main(%x: f32[4, 6]) -> (f32[4, 6], f32[6, 4], f32[4, 6], f32[4, 6]) {
+  %z = aten.zeros([4, 6]) : f32[4, 6]
+  %y = aten.add.Tensor(%x, %z) : f32[4, 6]
+  %t = aten.t(%y) : f32[6, 4]
+  %s = aten.sin(%x) : f32[4, 6]
+  %o = aten.ones([4, 6]) : f32[4, 6]
+  %p = aten.mul.Tensor(%s, %o) : f32[4, 6]
+  %w = aten.cos(%s) : f32[4, 6]
+  return %y, %t, %s, %p
+}
+"""
+
+
+def test_what_is_folded_away_has_memory_of_its_own(forwarded):
+    """What is written to an argument after the call must not reach a result of ``x + 0``."""
+    x = torch.randn(4, 6)
+    before = x.clone()
+    y, t, s, p = Inductor(part_of(parse_graph(FOLDED), arriving=()), {})(x)
+    (targets,) = forwarded
+    assert not {torch.ops.aten.add.Tensor, torch.ops.aten.mul.Tensor} & {*targets}, "folded"
+    s.add_(7)
+    x.add_(1)
+    torch.testing.assert_close([y, t, p], [before, before.t(), before.sin()])
+
+
+def double(x):
+    return 2 * x
+
+
+def test_operators_whose_effects_have_an_order_go_through_autograds(monkeypatch):
+    with torch.library._scoped_library("rewright_tests", "FRAGMENT") as library:
+        library.define("ordered(Tensor x) -> Tensor")
+        library.impl("ordered", double, "CompositeExplicitAutograd")
+        operator = torch.ops.rewright_tests.ordered.default
+        known = _register_effectful_op(operator, _EffectType.ORDERED)
+        try:
+            text = """
+            graph @main(%x: f32[4]) -> f32[4] {
+              %a = rewright_tests.ordered(%x) : f32[4]
+              %b = rewright_tests.ordered(%a) : f32[4]
+              return %b
+            }
+            """
+            x = torch.randn(4)
+            (found,) = Inductor(part_of(parse_graph(text), arriving=()), {})(x)
+        finally:
+            known.destroy()
+        torch.testing.assert_close(found, 4 * x)
 
 
 @pytest.mark.slow
