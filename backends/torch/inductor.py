@@ -7,7 +7,7 @@ copied. Options hold for one compile, and never globally.
 Inductor may assume more of a size than its range says ("is not 1"). Torch's own callers guard
 for that; whoever calls it alone has to. So every variant knows what was assumed, and a call with
 other sizes makes another variant. Of a float Inductor can assume nothing: where it asks how large
-one is, a variant is for one number.
+one is, or would round it, a variant is for one number.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Inductor:
         self._part = part
         self._without = without
         self._options = {**DEFAULTS, **options}
-        self._fixes_floats = False
+        self._fixes_floats = bool(_floats(part.sizes)) and _has_doubles(part.graph)
         self._variants: list[_Variant] = [
             self._compile(part.graph, dict.fromkeys(_floats(part.sizes), _FLOAT))
         ]
@@ -350,11 +350,18 @@ def _predicate(
     return lambda sizes: made(*sizes)
 
 
+def _has_doubles(graph: Graph) -> bool:
+    """Whether anything is in 64 bits: Inductor hands floats to its kernels in 32."""
+    types = (value.type for node in graph for value in node.results)
+    doubles = (torch.float64, torch.complex128)
+    return any(isinstance(kind, TensorType) and kind.dtype in doubles for kind in types)
+
+
 def _warn_of_floats(part: Part) -> None:
     names = ", ".join(symbol.name for symbol in _floats(part.sizes))
     warn(
-        f"Inductor asks how large a float of @{part.graph.name} is ({names}), and compiles the "
-        "graph for each number anew: pass a tensor in its place, or compile with "
+        f"Inductor has to know how large a float of @{part.graph.name} is ({names}), and compiles "
+        "the graph for each number anew: pass a tensor in its place, or compile with "
         "torch_backend='eager'",
         FallbackWarning,
     )

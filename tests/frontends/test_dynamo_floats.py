@@ -50,3 +50,20 @@ def test_floats_that_are_compared(model, torch_backend):
         for model.high in (1.5, 0.7, 0.1):
             torch.testing.assert_close(fast(x), model(x))
     assert rewright.stats().nodes > 0 and rewright.stats().fallbacks == 0
+
+
+@pytest.mark.parametrize("torch_backend", ["eager", "inductor"])
+def test_floats_keep_their_64_bits(torch_backend):
+    """Inductor hands a float to its kernels in 32 bits, where it is left a symbol."""
+    x = torch.ones(3, dtype=torch.float64)
+
+    def scaled(x, factor):
+        return x * factor, factor * 2
+
+    options = {"on_error": "raise", "torch_backend": torch_backend}
+    fast = torch.compile(scaled, backend="rewright", dynamic=True, options=options)
+    for factor in (0.7, 0.1):
+        found, number = fast(x, factor)
+        assert torch.equal(found, x * factor)
+        assert number == factor * 2
+    assert rewright.stats().nodes > 0 and rewright.stats().fallbacks == 0
