@@ -25,6 +25,7 @@ from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_f
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.traceback import preserve_node_meta
+from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from rewright.backends.torch.kernels.ahead import compiled_ahead
 
@@ -58,7 +59,8 @@ def compile_fx_module(
     Raises:
         Exception: any of torch's.
     """
-    with torch.no_grad(), config.patch(dict(options)):
+    options = {**options, **_without_cache(module)}
+    with torch.no_grad(), config.patch(options):
         if not any(getattr(config, name, None) for name in _AHEAD):
             try:
                 return _compiled_behind(module, examples)
@@ -96,6 +98,17 @@ def _compiled_behind(module: GraphModule, examples: Sequence[Any]) -> Run:
                 is_inference=True,
             )
     return lambda *args: code([*args])
+
+
+def _without_cache(module: GraphModule) -> dict[str, Any]:
+    """No cache where a size has no example: its range is not in the key of Inductor's cache.
+
+    So code for ``u0 >= 2`` would be found again where `u0` is 0 or 1.
+    """
+    env = _mode_of(module).shape_env
+    ranges = env.var_to_range if env is not None else ()
+    has = any(symbol_is_type(symbol, SymT.UNBACKED_INT) for symbol in ranges)
+    return {"fx_graph_cache": False} if has else {}
 
 
 def _mode_of(module: GraphModule) -> FakeTensorMode:

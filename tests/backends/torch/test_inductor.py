@@ -210,3 +210,17 @@ def test_numbers_without_end_are_said_and_not_kept(monkeypatch):
     torch.testing.assert_close(found, [torch.lerp(x, y, number) for number in numbers])
     assert len(caught) == 1
     assert len(compiled) == 6
+
+
+def test_code_for_other_sizes_is_not_found_again():
+    """The ranges of sizes without an example are not in the key of Inductor's cache."""
+    for sizes, given in (("2..", 3), ("0..1", 0)):
+        graph = parse_graph(f"""
+        graph @main(%n: int(u0)) -> i64[u0] where u0 in {{{sizes}}} = %n {{
+          %a = aten.arange(u0, device=cpu) : i64[u0]
+          %b = aten.mul.Tensor(%a, 2) : i64[u0]
+          return %b
+        }}
+        """)
+        (found,) = Inductor(part_of(graph, arriving=()), {})(given, given)
+        assert torch.equal(found, 2 * torch.arange(given))
