@@ -352,7 +352,7 @@ def _predicate(
 
 def _has_doubles(graph: Graph) -> bool:
     """Whether anything is in 64 bits: Inductor hands floats to its kernels in 32."""
-    types = (value.type for node in graph for value in node.results)
+    types = (v.type for node in graph.walk() for v in (*node.operands, *node.results))
     doubles = (torch.float64, torch.complex128)
     return any(isinstance(kind, TensorType) and kind.dtype in doubles for kind in types)
 

@@ -133,7 +133,7 @@ def _has_joint_passes_to_run() -> bool:
 
 
 def _simplify(traced: GraphModule) -> None:
-    """What Inductor's joint-graph passes do to a graph without patterns.
+    """What Inductor's joint-graph passes do without patterns, but for the bodies of regions.
 
     They trace their patterns first, of attention above all, whether or not patterns are wanted:
     half a second in each process. And where they fold ``x + 0``, they give out `x` itself.

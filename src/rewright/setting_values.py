@@ -102,7 +102,7 @@ def _words(*words: str | None) -> Legal:
         _require(isinstance(value, str | None) and value in words)
         return value
 
-    return Legal(", ".join(map(str, (w if w is None else repr(w) for w in words))), convert)
+    return Legal(", ".join(map(repr, words)), convert)
 
 
 def _whole(text: str, least: int, most: float = float("inf"), *, optional: bool = False) -> Legal:

@@ -67,3 +67,15 @@ def test_floats_keep_their_64_bits(torch_backend):
         assert torch.equal(found, x * factor)
         assert number == factor * 2
     assert rewright.stats().nodes > 0 and rewright.stats().fallbacks == 0
+
+
+def test_a_float_that_64_bits_are_compared_with_keeps_its_own():
+    x = torch.full((2,), 0.1, dtype=torch.float64)
+
+    def compared(x, number):
+        return x > number, x <= number
+
+    options = {"on_error": "raise", "torch_backend": "inductor"}
+    fast = torch.compile(compared, backend="rewright", dynamic=True, options=options)
+    above, below = fast(x, 0.1)
+    assert not above.any() and below.all()

@@ -131,21 +131,14 @@ def takes(
     padding: Sequence[int],
 ) -> bool:
     """Whether the kernel can compute it, wherever the tensors are."""
-    given = [input, weight] if bias is None else [input, weight, bias]
-    return _suits(input, weight, bias, stride, padding) and all(
-        each.data_ptr() % _ALIGNED == 0 for each in given
-    )
+    given = [each for each in (input, weight, bias) if each is not None]
+    is_aligned = all(each.data_ptr() % _ALIGNED == 0 for each in given)
+    return is_aligned and _suits(given, stride, padding)
 
 
-def _suits(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-) -> bool:
+def _suits(given: Sequence[Tensor], stride: Sequence[int], padding: Sequence[int]) -> bool:
     """Whether the kernel can compute it, if memory begins where it should."""
-    given = [input, weight] if bias is None else [input, weight, bias]
+    input, weight, *_ = given
     return (
         input.dtype in DEPTHWISE_DTYPES
         and all(each.dtype == input.dtype for each in given)
@@ -284,7 +277,8 @@ def compiles(
         return {}
     if not all(isinstance(size, int) for each in (input, weight) for size in each.shape):
         return {}
-    if not _suits(input, weight, bias, stride, padding):
+    given = [each for each in (input, weight, bias) if each is not None]
+    if not _suits(given, stride, padding):
         return {}
     key = _compiled_for(input, weight, bias, stride, padding, relu)
     shape = _shape(input, weight, stride, padding)
